@@ -1,0 +1,47 @@
+# Each command sets itself up: all it needs is Python 3.11 or later, a C compiler and a package index.
+PYTHON ?= python3
+DATA ?= data
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types walls unit shapes cifar10 format clean
+
+demo: $(READY)  ## Train a small ResNeSt and its plain twin on real digits, and look at the result
+	$(BIN)/python scripts/demo.py
+
+test: lint types walls unit shapes  ## Everything that must hold before a change lands
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+walls: $(READY)
+	$(BIN)/lint-imports --no-logo
+
+unit: $(READY)
+	$(BIN)/pytest
+
+shapes: $(READY)  ## The shapes in the signatures, checked while the nets run (in its own process)
+	$(BIN)/pytest tests/models/test_shapes.py --jaxtyping-packages=resnestkit.models,resnestkit.ops,beartype.beartype
+
+cifar10: $(READY)  ## The recorded CIFAR-10 result; DATA holds cifar10/train and cifar10/test
+	$(BIN)/python scripts/cifar10.py $(DATA)/cifar10
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# uv is only the installer. The constraints name a torch and a torchvision that load together.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resnestkit needs Python 3.11 or later: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs demo

@@ -1,0 +1,1 @@
+"""Data: images read without surprises, splits, transforms and loaders."""

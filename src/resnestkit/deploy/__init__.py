@@ -1,0 +1,1 @@
+"""Deployment: a trained net as something that answers."""

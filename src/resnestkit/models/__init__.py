@@ -1,0 +1,1 @@
+"""The family: specs, the table of nets, and the one class that reads them."""

@@ -1,0 +1,189 @@
+"""The small parts of which every net is made: norms, stems, shortcuts, regularisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth, drop_block2d
+
+from resnestkit.models.spec import NetSpec
+
+NormPolicy = Literal["batch", "sync", "frozen", "group"]
+NormFactory = Callable[[int], nn.Module]
+NORM_POLICIES: tuple[NormPolicy, ...] = get_args(NormPolicy)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation with at most 32 groups and at least 16 channels in each.
+
+    Fewer channels per group would leave a 1x1 map of the attention nothing to normalise over.
+    """
+    most = max(1, min(32, channels // 16))
+    groups = next(count for count in range(most, 0, -1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+_NORMS: dict[NormPolicy, NormFactory] = {
+    "batch": nn.BatchNorm2d,
+    "sync": nn.SyncBatchNorm,
+    "frozen": FrozenBatchNorm2d,
+    "group": group_norm,
+}
+
+
+def norm_factory(policy: NormPolicy) -> NormFactory:
+    """The norm layer of a policy, by number of channels. Raises ValueError on another policy."""
+    if policy not in _NORMS:
+        raise ValueError(f"norm is {policy!r}; it must be one of {', '.join(NORM_POLICIES)}")
+    return _NORMS[policy]
+
+
+def round_channels(channels: float, divisor: int) -> int:
+    """The multiple of divisor nearest to channels, at least divisor and 90% of channels."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, norm, and (unless ``act`` is false) ReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        norm: NormFactory,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = conv(in_channels, out_channels, kernel, stride, dilation, groups)
+        self.bn = norm(out_channels)
+        self.act = act
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """Apply the three in turn."""
+        x = self.bn(self.conv(x))
+        return torch.relu_(x) if self.act else x
+
+
+def conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+) -> nn.Conv2d:
+    """A convolution without bias whose padding keeps the size at stride 1."""
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding=dilation * (kernel - 1) // 2,
+        dilation=dilation,
+        groups=groups,
+        bias=False,
+    )
+
+
+def make_stem(spec: NetSpec, in_channels: int, norm: NormFactory) -> nn.Module:
+    """The first convolution(s), before the stem's last norm: 7x7, three 3x3, or one 3x3."""
+    width = spec.stem_width
+    if spec.stem == "small":
+        return conv(in_channels, width, 3)
+    if spec.stem == "7x7":
+        return conv(in_channels, width, 7, stride=2)
+    return nn.Sequential(
+        conv(in_channels, width, 3, stride=2),
+        norm(width),
+        nn.ReLU(inplace=True),
+        conv(width, width, 3),
+        norm(width),
+        nn.ReLU(inplace=True),
+        conv(width, 2 * width, 3),
+    )
+
+
+def make_pool(spec: NetSpec) -> nn.Module:
+    """The stem's pooling. Caffe pads nothing and rounds up, which published SE-Nets need."""
+    if spec.pool == "none":
+        return nn.Identity()
+    if spec.pool == "max_ceil":
+        return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    return nn.MaxPool2d(3, stride=2, padding=1)
+
+
+def make_shortcut(
+    spec: NetSpec,
+    in_channels: int,
+    out_channels: int,
+    norm: NormFactory,
+    *,
+    stride: int,
+    dilation: int,
+    first_dilation: int,
+) -> nn.Sequential | None:
+    """A shortcut that changes shape, or None where the identity fits.
+
+    The averaging form (ResNet-D) keeps a 1x1 pool where it does not stride, so that the
+    convolution is ``downsample.1`` everywhere, as in the published weights.
+    """
+    if stride == 1 and in_channels == out_channels:
+        return None
+    if spec.shortcut == "avg":
+        pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+        return nn.Sequential(pool, conv(in_channels, out_channels, 1), norm(out_channels))
+    strided = stride > 1 or dilation > 1
+    if spec.shortcut == "conv3x3" and strided:
+        reduce = conv(in_channels, out_channels, 3, stride, first_dilation)
+    else:
+        reduce = conv(in_channels, out_channels, 1, stride)
+    return nn.Sequential(reduce, norm(out_channels))
+
+
+class DropBlock(DropBlock2d):
+    """DropBlock (Ghiasi et al. 2018): zero squares of features in training, and rescale.
+
+    torchvision's module refuses maps of 2x2, for which its block has an even side; here the side
+    is the largest odd number that fits.
+    """
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Drop blocks while training; the identity otherwise."""
+        if not self.training or self.p == 0:
+            return x
+        side = min(self.block_size, *x.shape[2:])
+        odd = side if side % 2 else side - 1
+        dropped: Tensor = drop_block2d(x, self.p, odd)
+        return dropped
+
+
+def drop_block(probability: float, size: int = 3) -> nn.Module:
+    """A DropBlock, or the identity where it would never act."""
+    return DropBlock(probability, size) if probability > 0 else nn.Identity()
+
+
+def stochastic_depth(probability: float) -> nn.Module:
+    """Stochastic depth (Huang et al. 2016): drop a whole residual branch, image by image."""
+    return StochasticDepth(probability, "row") if probability > 0 else nn.Identity()
+
+
+def set_drop_block(module: nn.Module, probability: float) -> None:
+    """Set the probability of every DropBlock below module, for a schedule over the training."""
+    for part in module.modules():
+        if isinstance(part, DropBlock):
+            part.p = probability
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises: its parameters are not weights, and are never decayed."""
+    return isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, FrozenBatchNorm2d))

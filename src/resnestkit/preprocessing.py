@@ -1,0 +1,39 @@
+"""How an image becomes a net's input. It travels with the weights, so no user has to guess it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """The evaluation protocol of a net: resize, centre crop, normalise.
+
+    ``mean`` and ``std`` are per channel, in units of the range 0 to 1, in RGB order; their length
+    is the number of input channels (3 for colour, 1 for grey).
+    """
+
+    size: int = 224
+    """Side of the square input, in pixels."""
+    crop_ratio: float = 0.875
+    """The short side is resized to size / crop_ratio before the centre crop."""
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels."""
+        return len(self.mean)
+
+    @property
+    def short_side(self) -> int:
+        """Length in pixels to which the short side is resized (rounded up, as the authors do)."""
+        return math.ceil(self.size / self.crop_ratio)

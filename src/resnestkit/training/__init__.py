@@ -1,0 +1,1 @@
+"""Training: the one loop, its typed recipe, and the run folder it leaves."""

@@ -1,0 +1,1 @@
+"""Weights: typed checkpoints, and what they say of the net inside."""
