@@ -1,0 +1,63 @@
+"""ResNeSt and the family it grew from: readable, trainable, checked, and ready to use.
+
+Importing this package imports nothing else: each name below loads its room when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnestkit.deploy.predictor import Prediction, Predictor
+    from resnestkit.errors import UserError
+    from resnestkit.factory import create_model, load_model
+    from resnestkit.models.spec import NetSpec
+    from resnestkit.models.zoo import list_models
+    from resnestkit.training.evaluate import evaluate
+    from resnestkit.training.recipe import Recipe, load_recipe
+    from resnestkit.training.train import TrainResult, resume, train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "NetSpec": "models.spec",
+    "Prediction": "deploy.predictor",
+    "Predictor": "deploy.predictor",
+    "Recipe": "training.recipe",
+    "TrainResult": "training.train",
+    "UserError": "errors",
+    "create_model": "factory",
+    "evaluate": "training.evaluate",
+    "list_models": "models.zoo",
+    "load_model": "factory",
+    "load_recipe": "training.recipe",
+    "resume": "training.train",
+    "train": "training.train",
+}
+
+__all__ = [
+    "NetSpec",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "TrainResult",
+    "UserError",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "load_recipe",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'resnestkit' has no attribute {name!r}")
+    return getattr(import_module(f"resnestkit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,319 @@
+"""The command line: verbs only. Each verb loads what it needs when it is called."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from resnestkit import __version__
+from resnestkit.errors import UserError, nearest
+from resnestkit.models.zoo import TABLE, Net, list_models
+from resnestkit.training.recipe import Precision, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from resnestkit.deploy.predictor import Prediction
+    from resnestkit.tasks.classification import Evaluation
+
+ArgumentsT = TypeVar("ArgumentsT")
+
+DEFAULT_DATA = "digits"
+"""Built-in data, which has a recipe of the same name."""
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a net on a folder of images by class, or on the built-in digits.
+
+    Settings come from the defaults below, then from --recipe, then from the other flags.
+    """
+
+    settings: Annotated[Recipe, tyro.conf.arg(name="")]
+    data: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
+    """Holds train/ and val/ or test/, or one folder per class."""
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+    """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Run folder to make; runs/<net>-<time> if not given."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Go on with the run in this folder; its own settings hold."""
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Measure a checkpoint on labelled images; its own data are the default."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A file that `resnestkit train` wrote."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """Folder of images by class, or "digits"."""
+    split: Literal["train", "val", "test"] | None = None
+    """Which images; if not given, test, else val, else what was held out, else all."""
+    batch_size: int = 128
+    """Images per step."""
+    precision: Precision = "float32"
+    """Arithmetic of the forward pass."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, ..."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, instead of stopping."""
+    json: Path | None = None
+    """Write all numbers to this file."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Say what is on images: files, folders (searched through) or globs."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A file that `resnestkit train` wrote."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image files, folders or globs."""
+    top: int = 3
+    """Guesses per image."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, ..."""
+    json: Path | None = None
+    """Write the guesses to this file as JSON."""
+    csv: Path | None = None
+    """Write the guesses to this file as CSV, a line per guess."""
+
+
+@dataclass(frozen=True)
+class ModelsArguments:
+    """List the nets, with what they cost."""
+
+    pattern: Annotated[str, tyro.conf.Positional] = "*"
+    """Shell pattern of names, such as 'resnest*'."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train a net on your images, or on the built-in digits."""
+    parsed = _parse_train(arguments)
+    from resnestkit.training.train import resume, train  # noqa: PLC0415  (torch loads here)
+
+    if parsed.resume is None:
+        result = train(parsed.data, parsed.settings, parsed.output)
+    else:
+        result = resume(parsed.resume)
+    print(
+        f"accuracy    {result.evaluation.top1:.2%} of {result.evaluation.count} images, "
+        f"epoch {result.best_epoch}\n"
+        f"model       {result.run.best}\n"
+        f"report      {result.run.report}"
+    )
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Measure a checkpoint on labelled images."""
+    parsed = _parse(EvaluateArguments, "evaluate", arguments)
+    from resnestkit.training.evaluate import evaluate  # noqa: PLC0415
+
+    evaluation, classes = evaluate(
+        parsed.checkpoint,
+        parsed.data,
+        split=parsed.split,
+        batch_size=parsed.batch_size,
+        precision=parsed.precision,
+        device=parsed.device,
+        skip_unreadable=parsed.skip_unreadable,
+    )
+    print(_evaluation_table(evaluation, classes))
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps({"classes": classes, **asdict(evaluation)}, indent=2))
+    return 0
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """Say what is on images."""
+    parsed = _parse(PredictArguments, "predict", arguments)
+    if not parsed.images:
+        raise UserError("Give the images to look at after the checkpoint: files, folders or globs.")
+    if parsed.top < 1:
+        raise UserError(f"--top is {parsed.top}; it must be 1 or more.")
+    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415
+    from resnestkit.deploy.predictor import Predictor, collect_images  # noqa: PLC0415
+
+    predictor = Predictor(parsed.checkpoint, parsed.device)
+    unreadable: list[UnreadableImage] = []
+    found = predictor.iterate(collect_images(parsed.images), parsed.top, unreadable=unreadable)
+    predictions = list(found)
+    if predictions:
+        print(_prediction_table(predictions))
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps([asdict(p) for p in predictions], indent=2))
+    if parsed.csv is not None:
+        _write(parsed.csv, _prediction_csv(predictions))
+    for image in unreadable:
+        print(f"resnestkit: cannot read {image}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def models(arguments: Sequence[str]) -> int:
+    """List the nets of the family, with what they cost."""
+    parsed = _parse(ModelsArguments, "models", arguments)
+    names = set(list_models(parsed.pattern))
+    nets = [net for net in TABLE if net.name in names]
+    if not nets:
+        known = [net.name for net in TABLE]
+        raise UserError(f"No net matches {parsed.pattern!r}.{nearest(parsed.pattern, known)}")
+    print(json.dumps([asdict(net) for net in nets], indent=2) if parsed.json else _net_table(nets))
+    return 0
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "models": models,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb and leave with its exit code; what a user can mend is said in one sentence."""
+    try:
+        code = run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"resnestkit: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("resnestkit: stopped.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output left (as `head` does): that is no error, and nobody is told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a verb. Raises UserError for what the user can mend."""
+    verb, *rest = arguments or ["--help"]
+    if verb in {"-h", "--help", "help"}:
+        print(_help())
+        return 0
+    if verb in {"-V", "--version", "version"}:
+        print(f"resnestkit {__version__}")
+        return 0
+    if verb not in VERBS:
+        raise UserError(
+            f"There is no command {verb!r}.{nearest(verb, VERBS)} Known: {', '.join(VERBS)}."
+        )
+    return VERBS[verb](rest)
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {(verb.__doc__ or '').strip()}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            f"resnestkit {__version__}: ResNeSt and the family it grew from.",
+            "",
+            "usage: resnestkit COMMAND ...",
+            "",
+            *lines,
+            "",
+            "Help on one command: resnestkit COMMAND --help",
+            "Try it now, with nothing to download: resnestkit train",
+        ]
+    )
+
+
+def _parse(
+    kind: type[ArgumentsT], verb: str, arguments: Sequence[str], default: ArgumentsT | None = None
+) -> ArgumentsT:
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    parsed: ArgumentsT = tyro.cli(kind, prog=f"resnestkit {verb}", args=list(arguments), **options)
+    return parsed
+
+
+def _parse_train(arguments: Sequence[str]) -> TrainArguments:
+    """Defaults, then the recipe file, then flags: the file is read first, to become defaults."""
+    data = _value_of("--data", arguments) or DEFAULT_DATA
+    name = _value_of("--recipe", arguments) or (DEFAULT_DATA if data == DEFAULT_DATA else None)
+    settings = load_recipe(name) if name else Recipe()
+    parsed = _parse(TrainArguments, "train", arguments, TrainArguments(settings))
+    if parsed.resume is not None and parsed != TrainArguments(settings, resume=parsed.resume):
+        raise UserError("--resume goes on with a run's own settings; leave the other flags out.")
+    return parsed
+
+
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """The value given to a flag, as ``--flag value`` or ``--flag=value``; the last one counts."""
+    value = None
+    for position, word in enumerate(arguments):
+        if word == flag and position + 1 < len(arguments):
+            value = arguments[position + 1]
+        elif word.startswith(f"{flag}="):
+            value = word.removeprefix(f"{flag}=")
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _columns(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> str:
+    """Rows of text in aligned columns; those in ``right`` are aligned to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = (
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _net_table(nets: Sequence[Net]) -> str:
+    rows = [["net", "parameters", "G multiply-adds", "size", "also known as"]]
+    for net in nets:
+        macs = f"{net.gmacs:.3f}"
+        rows.append([net.name, f"{net.params:,}", macs, str(net.size), ", ".join(net.aliases)])
+    return _columns(rows, frozenset({1, 2, 3}))
+
+
+def _evaluation_table(evaluation: Evaluation, classes: Sequence[str]) -> str:
+    rows = [["class", "images", "recognised"]]
+    for name, counts, share in zip(
+        classes, evaluation.confusion, evaluation.per_class, strict=True
+    ):
+        rows.append([name, str(sum(counts)), f"{share:.2%}" if sum(counts) else "-"])
+    summary = (
+        f"accuracy    {evaluation.top1:.2%}\ntop 5       {evaluation.top5:.2%}\n"
+        f"loss        {evaluation.loss:.4f}"
+    )
+    return f"{_columns(rows, frozenset({1, 2}))}\n\n{summary}"
+
+
+def _prediction_table(predictions: Sequence[Prediction]) -> str:
+    rows = [["image", "class", "score", "then"]]
+    for prediction in predictions:
+        others = ", ".join(f"{g.label} {g.score:.1%}" for g in prediction.guesses[1:])
+        rows.append([prediction.image, prediction.label, f"{prediction.score:.1%}", others])
+    return _columns(rows, frozenset({2}))
+
+
+def _prediction_csv(predictions: Sequence[Prediction]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "rank", "class", "score"])
+    for prediction in predictions:
+        for rank, guess in enumerate(prediction.guesses, 1):
+            writer.writerow([prediction.image, rank, guess.label, f"{guess.score:.6f}"])
+    return text.getvalue()

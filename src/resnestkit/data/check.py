@@ -1,0 +1,99 @@
+"""Every image is read once before a training starts: to find the bad ones, and to keep the rest.
+
+Decoding is threaded (Pillow lets other threads run meanwhile). As long as the decoded images fit
+the memory allowed they are kept, so that they are decoded once and not once per epoch.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+
+from torch import Tensor
+
+from resnestkit.data.images import ImageSet, ImageStats, MemoryImages, UnreadableImage
+from resnestkit.errors import UserError
+
+_NAMED_AT_MOST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Images that can all be read, and what reading them told."""
+
+    images: ImageSet
+    stats: ImageStats
+    unreadable: tuple[UnreadableImage, ...]
+    in_memory: bool
+
+
+def check_images(
+    images: ImageSet,
+    *,
+    cache_bytes: int,
+    skip_unreadable: bool = False,
+    advance: Callable[[int], None] = lambda _count: None,
+) -> Checked:
+    """Read every image once; keep them decoded if they fit ``cache_bytes``.
+
+    ``advance`` is told the number of images done, now and then, for a progress bar.
+    Raises UserError, with the names and reasons, if images cannot be read and may not be skipped.
+    """
+    kept: list[Tensor] = []
+    good: list[int] = []
+    bad: list[UnreadableImage] = []
+    sizes: list[tuple[int, int]] = []
+    used = 0
+    for index, result in enumerate(_read_in_threads(images)):
+        advance(1)
+        if isinstance(result, UnreadableImage):
+            bad.append(result)
+            continue
+        good.append(index)
+        sizes.append((result.shape[1], result.shape[2]))
+        used += result.numel()
+        if used <= cache_bytes:
+            kept.append(result)
+        else:
+            kept.clear()
+    if bad and (not skip_unreadable or not good):
+        raise UserError(describe_unreadable(bad, len(images), can_skip=bool(good)))
+    in_memory = used <= cache_bytes
+    left: ImageSet = images.subset(good) if bad else images
+    if in_memory:
+        left = MemoryImages(kept, left.labels, left.names)
+    return Checked(left, _stats(sizes), tuple(bad), in_memory)
+
+
+def describe_unreadable(bad: list[UnreadableImage], total: int, *, can_skip: bool) -> str:
+    """One message that names the unreadable images, up to ten of them, with the reasons."""
+    named = "; ".join(str(image) for image in bad[:_NAMED_AT_MOST])
+    more = f"; and {len(bad) - _NAMED_AT_MOST} more" if len(bad) > _NAMED_AT_MOST else ""
+    remedy = "Mend or remove them" + (", or pass --skip-unreadable." if can_skip else ".")
+    return f"{len(bad)} of {total} images cannot be read: {named}{more}. {remedy}"
+
+
+def _read_in_threads(images: ImageSet) -> Iterator[Tensor | UnreadableImage]:
+    def read(index: int) -> Tensor | UnreadableImage:
+        try:
+            return images.read(index)
+        except UnreadableImage as error:
+            return error
+
+    # Chunks bound how many decoded images wait for the reader of this iterator.
+    chunk = 1024
+    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+        for start in range(0, len(images), chunk):
+            yield from pool.map(read, range(start, min(start + chunk, len(images))))
+
+
+def _stats(sizes: list[tuple[int, int]]) -> ImageStats:
+    return ImageStats(
+        count=len(sizes),
+        smallest=min(sizes, key=lambda size: size[0] * size[1]),
+        largest=max(sizes, key=lambda size: size[0] * size[1]),
+        median_side=int(statistics.median(min(size) for size in sizes)),
+    )

@@ -1,0 +1,81 @@
+"""Evaluate a checkpoint on labelled images: nothing is needed but the file and the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resnestkit.compute import choose_compute
+from resnestkit.data.check import check_images
+from resnestkit.data.loaders import InOrder, TransformedImages, choose_workers, make_loader
+from resnestkit.data.sources import TrainedOn, load_for_evaluation
+from resnestkit.data.transforms import evaluation_transform
+from resnestkit.factory import load_model
+from resnestkit.tasks.classification import ClassificationTask, Evaluation
+from resnestkit.training.progress import Reporter
+from resnestkit.training.recipe import Precision
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: str | None = None,
+    *,
+    split: str | None = None,
+    batch_size: int = 128,
+    precision: Precision = "float32",
+    device: str = "auto",
+    skip_unreadable: bool = False,
+    reporter: Reporter | None = None,
+) -> tuple[Evaluation, tuple[str, ...]]:
+    """Accuracy, loss and confusion of a checkpoint on a folder of images by class.
+
+    Args:
+        checkpoint: a file that `train` wrote.
+        data: a folder, or "digits"; None is what the checkpoint was trained on.
+        split: "train", "val" or "test"; None takes the test split, else the validation split,
+            else what was held out of the training data, else all images.
+        batch_size: images per step.
+        precision: "float32", "bfloat16" or "auto".
+        device: "auto", "cpu", "cuda", ...
+        skip_unreadable: leave out images that cannot be read, instead of stopping.
+        reporter: where progress goes; None prints to standard output.
+
+    Returns:
+        The evaluation, and the names of the classes in the order of its rows.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+    reporter = reporter or Reporter()
+    model, card = load_model(checkpoint)
+    trained = TrainedOn(**card.data)
+    preprocessing = card.preprocessing
+    images, words = load_for_evaluation(
+        data or trained.origin, preprocessing.channels, card.classes, trained, split
+    )
+    with reporter.track(f"reading {words}", len(images)) as advance:
+        checked = check_images(
+            images,
+            cache_bytes=2**31,
+            skip_unreadable=skip_unreadable,
+            advance=lambda done: advance(done, ""),
+        )
+    for image in checked.unreadable:
+        reporter.say(f"left out    {image}")
+    compute = choose_compute(device, precision)
+    reporter.say(f"images      {len(checked.images)}, {words}")
+    loader = make_loader(
+        TransformedImages(checked.images, evaluation_transform(preprocessing), None),
+        InOrder(len(checked.images), batch_size),
+        choose_workers(None, checked.in_memory),
+    )
+    task = ClassificationTask(len(card.classes), preprocessing)
+    with reporter.track("evaluating", len(checked.images)) as advance:
+        evaluation = task.evaluate(
+            compute.place(model),
+            loader,
+            compute.device,
+            compute.autocast,
+            layout=compute.layout,
+            advance=lambda done: advance(done, ""),
+        )
+    return evaluation, card.classes

@@ -1,0 +1,67 @@
+"""What moves the weights: parameter groups, the learning rate, the moving average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from resnestkit.models.layers import is_norm
+
+REFERENCE_BATCH = 256
+"""The paper states learning rates for so many images per step (section 4.1)."""
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights, which decay, and biases and norms' parameters, which do not.
+
+    A parameter is exempt for what it is: a norm's, or a bias. The published codes go by the name
+    and miss the norms inside the stem and the shortcuts.
+    """
+    exempt: dict[Tensor, None] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if is_norm(module) or name == "bias":
+                exempt[parameter] = None
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p not in exempt], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p in exempt], "weight_decay": 0.0},
+    ]
+
+
+def peak_rate(lr: float, batch: int) -> float:
+    """Linear scaling: the rate per 256 images, times the images per step over 256."""
+    return lr * batch / REFERENCE_BATCH
+
+
+def rate_at(step: int, *, peak: float, warmup: int, total: int) -> float:
+    """Learning rate of a step (from 0): linear from 0 over the warm-up, then cosine to 0."""
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, total - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and statistics.
+
+    The decay starts low and rises to its value, so that a short training is not dominated by the
+    random weights it began with.
+    """
+
+    @torch.no_grad()
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        seen = int(count)
+        keep = min(decay, (1 + seen) / (10 + seen))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, 1 - keep)
+            else:
+                old.copy_(new)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

@@ -1,0 +1,118 @@
+"""The run folder: everything that a training leaves, under names that do not change.
+
+==================  ==========================================================================
+config.json         data and recipe, resolved, and the versions that ran it
+metrics.jsonl       one line per epoch
+best.safetensors    the model of the best epoch
+last.safetensors    the model of the last epoch
+state.safetensors   weights, optimiser and random state, from which a stopped run goes on
+evaluation.json     the best model on the validation images
+curves.png          loss, accuracy, learning rate and speed over the epochs
+confusion.png       true class against predicted class
+report.html         all of it on one page that needs no other file
+==================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from resnestkit.errors import UserError
+from resnestkit.training.recipe import Recipe, recipe_from_dict
+from resnestkit.weights.checkpoint import write_whole
+
+Record = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder that holds one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, data: str, recipe: Recipe, versions: dict[str, str]) -> RunFolder:
+        """Begin a run. Raises UserError if the folder holds one already or cannot be written."""
+        run = cls(path)
+        if run.config.exists():
+            raise UserError(
+                f"{path} holds a run already. Go on with it by --resume {path}, or choose another "
+                "--output."
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot make the folder {path}: {error.strerror}.") from error
+        config = {"data": data, "recipe": recipe.to_dict(), "versions": versions}
+        write_whole(run.config, json.dumps(config, indent=2).encode())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunFolder, str, Recipe]:
+        """An earlier run, with its data and recipe. Raises UserError if there is none."""
+        run = cls(path)
+        if not run.config.is_file():
+            raise UserError(f"{path} holds no run: there is no config.json in it.")
+        try:
+            config = json.loads(run.config.read_text(encoding="utf-8"))
+            data, values = str(config["data"]), dict(config["recipe"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{run.config} is damaged: {error}.") from error
+        return run, data, recipe_from_dict(values, str(run.config))
+
+    @staticmethod
+    def default_path(model: str) -> Path:
+        """runs/<net>-<date>-<time>."""
+        return Path("runs") / f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
+
+    @property
+    def config(self) -> Path:
+        """Data and recipe."""
+        return self.path / "config.json"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the last epoch."""
+        return self.path / "last.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """What a stopped run goes on from."""
+        return self.path / "state.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The page to look at."""
+        return self.path / "report.html"
+
+    def read_records(self) -> list[Record]:
+        """One record per finished epoch; a line cut short by a crash is left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        records = []
+        for line in lines:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def write_records(self, records: list[Record]) -> None:
+        """Replace the records."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        write_whole(self.path / "metrics.jsonl", lines.encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a small file of results."""
+        write_whole(self.path / name, json.dumps(value, indent=2).encode())
