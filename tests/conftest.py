@@ -1,9 +1,13 @@
-"""What every test shares: a seed, and examples without a deadline (machines differ in speed)."""
+"""What every test shares: a seed, one thread, and examples without a deadline.
+
+The nets' inputs are so small that a second thread mostly waits, and on a busy machine for long.
+"""
 
 import pytest
 import torch
 from hypothesis import settings
 
+torch.set_num_threads(1)
 settings.register_profile("resnestkit", deadline=None, derandomize=True)
 settings.load_profile("resnestkit")
 

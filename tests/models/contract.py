@@ -66,7 +66,9 @@ class BackboneContract(ABC):
         return net.eval()
 
     def test_stages_have_the_published_channels_and_strides(self, name: str, net: Backbone) -> None:
-        assert [(stage.channels, stage.stride) for stage in net.stages] == self.expected_stages(name)
+        assert [(stage.channels, stage.stride) for stage in net.stages] == self.expected_stages(
+            name
+        )
         assert net.output_stride == net.stages[-1].stride
         assert len(set(net.stage_names)) == len(net.stages)
 
@@ -97,9 +99,7 @@ class BackboneContract(ABC):
         net = self.build_shallow(name, classes=CLASSES, zero_gamma=False).train()
         before = {key: value.clone() for key, value in net.state_dict().items()}
         optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-        loss = torch.nn.functional.cross_entropy(
-            net(torch.randn(2, 3, *ODD)), torch.tensor([1, 5])
-        )
+        loss = torch.nn.functional.cross_entropy(net(torch.randn(2, 3, *ODD)), torch.tensor([1, 5]))
         loss.backward()
         optimizer.step()
         after = net.state_dict()

@@ -11,10 +11,10 @@ def recipe() -> Recipe:
     """Small ResNeSt at 32x32: pad and crop, flip, a short cosine with a high peak."""
     return Recipe(
         model="resnest23_small",
-        epochs=20,
+        epochs=16,
         batch_size=128,
-        lr=0.8,
-        warmup_epochs=3,
+        lr=0.4,
+        warmup_epochs=2,
         weight_decay=5e-4,
         label_smoothing=0.1,
         mixup=0.0,

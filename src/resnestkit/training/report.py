@@ -32,8 +32,18 @@ def write_report(
     write_whole(run.path / "confusion.png", confusion)
     run.write_json("evaluation.json", {"classes": card.classes, **asdict(evaluation)})
     sections: list[Section] = [
-        Figure("Training", curves, "Loss, accuracy, learning rate and speed, epoch by epoch."),
-        Figure("Confusion", confusion, f"True class by row, predicted by column; {split} images."),
+        Figure(
+            "Training",
+            curves,
+            "Loss, accuracy, learning rate and speed, by epoch.",
+            invertible=True,
+        ),
+        Figure(
+            "Confusion",
+            confusion,
+            f"True class by row, predicted by column; {split} images.",
+            invertible=True,
+        ),
     ]
     if evaluation.mistakes:
         gallery = draw_gallery(_pictures(card, evaluation, images))
@@ -57,7 +67,7 @@ def _headlines(
         Headline("Top 5", f"{evaluation.top5:.2%}", f"of {len(card.classes)} classes"),
         Headline("Best epoch", f"{best['epoch']:.0f}", f"of {len(records)}"),
         Headline("Training", format_seconds(seconds), "without validation"),
-        Headline("Speed", f"{speeds[len(speeds) // 2]:.0f}", "images per second, median"),
+        Headline("Speed", f"{speeds[len(speeds) // 2]:.0f}", "images per second"),
     ]
 
 

@@ -20,7 +20,7 @@ from resnestkit.data.sources import DIGITS, Source, TrainedOn, load_source
 from resnestkit.data.transforms import Augmentation, evaluation_transform, training_transform
 from resnestkit.errors import UserError
 from resnestkit.factory import create_model, load_backbone, load_model
-from resnestkit.models.cost import count_cost
+from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import Net, find_net
 from resnestkit.preprocessing import Preprocessing
@@ -41,6 +41,8 @@ class TrainResult:
     evaluation: Evaluation
     """The best model on the validation images."""
     best_epoch: int
+    cost: Cost
+    """Parameters, and multiply-adds at the size trained with."""
     images_per_second: float
     """Median over the epochs, of training alone."""
 
@@ -92,7 +94,8 @@ def _train_into(
 ) -> TrainResult:
     preprocessing = _preprocessing(recipe, net)
     model = _make_model(net, recipe, len(source.classes), compute)
-    reporter.say(_describe_net(net, preprocessing, len(source.classes)))
+    cost = _count(net, preprocessing, len(source.classes))
+    reporter.say(_describe_net(net, cost, preprocessing.size))
     reporter.say(f"compute     {compute}")
     checked = _check(source, recipe, reporter)
     _check_batches(checked["train"], recipe)
@@ -125,7 +128,7 @@ def _train_into(
     validation = checked[source.validation].images
     write_report(run, card, recipe, evaluation, validation, trainer.records, source.validation)
     speeds = sorted(record["images_per_second"] for record in trainer.records)
-    return TrainResult(run, evaluation, trainer.position.best_epoch, speeds[len(speeds) // 2])
+    return TrainResult(run, evaluation, trainer.position.best_epoch, cost, speeds[len(speeds) // 2])
 
 
 def _preprocessing(recipe: Recipe, net: Net) -> Preprocessing:
@@ -154,13 +157,17 @@ def _make_model(net: Net, recipe: Recipe, classes: int, compute: Compute) -> Res
     return compute.place(model)
 
 
-def _describe_net(net: Net, preprocessing: Preprocessing, classes: int) -> str:
+def _count(net: Net, preprocessing: Preprocessing, classes: int) -> Cost:
     channels = preprocessing.channels
     with torch.device("meta"):
-        cost = count_cost(create_model(net.name, classes, channels), channels, preprocessing.size)
+        model = create_model(net.name, classes, channels)
+    return count_cost(model, channels, preprocessing.size)
+
+
+def _describe_net(net: Net, cost: Cost, size: int) -> str:
     return (
         f"net         {net.name}: {cost.params / 1e6:.2f} M parameters, "
-        f"{cost.macs / 1e6:.1f} M multiply-adds at {preprocessing.size}x{preprocessing.size}"
+        f"{cost.macs / 1e6:.1f} M multiply-adds at {size}x{size}"
     )
 
 
