@@ -182,6 +182,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and leave with its exit code; what a user can mend is said in one sentence."""
+    # OpenMP's threads spin while they wait. On a machine that others use too, that was measured to
+    # slow a training twenty times (docs/results/sharing.md); waiting briefly costs nothing alone.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

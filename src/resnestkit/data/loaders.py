@@ -105,6 +105,8 @@ def make_loader(
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        # Its own generator: drawing from torch's would shift all that a training draws after it.
+        generator=torch.Generator(),
     )
 
 

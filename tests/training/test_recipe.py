@@ -1,0 +1,85 @@
+"""Defaults, files, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from resnestkit.errors import UserError
+from resnestkit.training.recipe import Recipe, list_recipes, load_recipe, recipe_from_dict
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_loads_and_states_its_command(name: str) -> None:
+    recipe = load_recipe(name)
+    assert isinstance(recipe, Recipe)
+    module = __import__(f"resnestkit.recipes.{name}", fromlist=["recipe"])
+    assert "Command:" in (module.__doc__ or "")
+    assert "Expected:" in (module.__doc__ or "")
+
+
+def test_recipes_survive_json(tmp_path: Path) -> None:
+    recipe = load_recipe("cifar10")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"data": "x", "recipe": recipe.to_dict()}))
+    assert load_recipe(str(path)) == recipe
+    path.write_text(json.dumps(recipe.to_dict()))
+    assert load_recipe(str(path)) == recipe
+
+
+def test_a_python_file_is_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from resnestkit import Recipe\ndef recipe():\n    return Recipe(epochs=7)\n")
+    assert load_recipe(str(path)).epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("def recipe():\n    return 3\n", "needs a function recipe"),
+        ("x = 1\n", "needs a function recipe"),
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("from resnestkit import Recipe\nRecipe(epochs=0)\n", "--epochs is 0"),
+    ],
+)
+def test_a_file_that_is_no_recipe(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        load_recipe(str(path))
+
+
+def test_unknown_names_and_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean cifar10"):
+        load_recipe("cifar")
+    with pytest.raises(UserError, match="no recipe file"):
+        load_recipe("missing.py")
+    with pytest.raises(UserError, match="Cannot read"):
+        load_recipe("missing.json")
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        load_recipe(str(tmp_path / "a.json"))
+    with pytest.raises(UserError, match=r"unknown setting 'epoch'.*epochs"):
+        recipe_from_dict({"epoch": 3}, "a.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", -1),
+        ("lr", 0.0),
+        ("ema", 1.0),
+        ("label_smoothing", -0.1),
+        ("holdout", 1.0),
+        ("size", 4),
+        ("mean", (0.5, 0.5)),
+        ("std", (0.5,)),
+        ("std", (0.0, 1.0, 1.0)),
+        ("min_area", 1.5),
+        ("workers", -1),
+    ],
+)
+def test_values_without_sense_are_refused_by_their_flag(name: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is"):
+        Recipe(**{name: value})  # type: ignore[arg-type]
