@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from resnestkit.errors import UserError
@@ -64,8 +65,9 @@ def load_model(path: str | Path) -> tuple[ResNet, ModelCard]:
     Raises UserError if the file is not a classifier's checkpoint.
     """
     card, tensors = load_checkpoint(Path(path))
-    model = build_from_card(card)
-    _load_strictly(model, tensors, str(path))
+    with torch.device("meta"):
+        model = build_from_card(card)
+    _load_strictly(model, tensors, str(path), assign=True)
     return model.eval(), card
 
 
@@ -76,7 +78,7 @@ def build_from_card(card: ModelCard) -> ResNet:
         classes=len(card.classes),
         in_channels=card.preprocessing.channels,
         output_stride=card.output_stride,
-        norm=card.norm,  # type: ignore[arg-type]  # a file's word; ResNet refuses a wrong one
+        norm=card.norm,
     )
 
 
@@ -92,9 +94,12 @@ def load_backbone(model: ResNet, path: Path) -> None:
     _load_strictly(model, tensors | head, str(path))
 
 
-def _load_strictly(model: nn.Module, tensors: dict[str, Any], origin: str) -> None:
+def _load_strictly(
+    model: nn.Module, tensors: dict[str, Any], origin: str, *, assign: bool = False
+) -> None:
+    """Copy every tensor, or under ``assign`` take it as it is: a model on meta has no memory."""
     try:
-        model.load_state_dict(tensors, strict=True)
+        model.load_state_dict(tensors, strict=True, assign=assign)
     except RuntimeError as error:
         first = str(error).split("\n", 1)[-1].strip().split("\n")[0]
         raise UserError(f"The weights of {origin} do not fit the net: {first}") from error

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Interpolation = Literal["bilinear", "bicubic"]
+Crop = Literal["resized", "pad", "none"]
+"""Training crops: a random part resized, a random shift of the padded image, or none."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

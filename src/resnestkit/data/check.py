@@ -27,7 +27,13 @@ class Checked:
     images: ImageSet
     stats: ImageStats
     unreadable: tuple[UnreadableImage, ...]
-    in_memory: bool
+    cached_bytes: int
+    """Memory that the decoded images take; 0 if they stay in their files."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images were kept."""
+        return self.cached_bytes > 0
 
 
 def check_images(
@@ -61,11 +67,11 @@ def check_images(
             kept.clear()
     if bad and (not skip_unreadable or not good):
         raise UserError(describe_unreadable(bad, len(images), can_skip=bool(good)))
-    in_memory = used <= cache_bytes
     left: ImageSet = images.subset(good) if bad else images
-    if in_memory:
+    fits = used <= cache_bytes
+    if fits:
         left = MemoryImages(kept, left.labels, left.names)
-    return Checked(left, _stats(sizes), tuple(bad), in_memory)
+    return Checked(left, _stats(sizes), tuple(bad), used if fits else 0)
 
 
 def describe_unreadable(bad: list[UnreadableImage], total: int, *, can_skip: bool) -> str:

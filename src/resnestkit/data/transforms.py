@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -18,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
-from resnestkit.preprocessing import Preprocessing
+from resnestkit.preprocessing import Crop, Preprocessing
 
 ImageTransform = Callable[[UInt8[Tensor, "c h w"]], UInt8[Tensor, "c s s"]]
 
@@ -32,7 +31,7 @@ LONGEST_ASPECT = 8
 class Augmentation:
     """Which random changes a training image goes through."""
 
-    crop: Literal["resized", "pad", "none"] = "resized"
+    crop: Crop = "resized"
     min_area: float = 0.08
     padding: int = 4
     flip: bool = True

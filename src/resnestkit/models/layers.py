@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth, drop_block2d
 
-from resnestkit.models.spec import NetSpec
+from resnestkit.models.spec import NORM_POLICIES, NetSpec, NormPolicy
 
-NormPolicy = Literal["batch", "sync", "frozen", "group"]
 NormFactory = Callable[[int], nn.Module]
-NORM_POLICIES: tuple[NormPolicy, ...] = get_args(NormPolicy)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

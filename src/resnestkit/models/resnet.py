@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from resnestkit.models.backbone import Backbone, Stage
 from resnestkit.models.blocks import BlockPlace, ResidualBlock, block_class
-from resnestkit.models.layers import NormPolicy, is_norm, make_pool, make_stem, norm_factory
-from resnestkit.models.spec import NetSpec, StagePlan, plan_stages
+from resnestkit.models.layers import is_norm, make_pool, make_stem, norm_factory
+from resnestkit.models.spec import NetSpec, NormPolicy, StagePlan, plan_stages
 
 DROP_BLOCK_STAGES = 2
 """DropBlock acts in the last two stages (Zhang et al. 2020, section 4.1)."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Block = Literal["basic", "bottleneck"]
 Stem = Literal["7x7", "deep", "small"]
@@ -26,8 +26,10 @@ Pool = Literal["max", "max_ceil", "none"]
 StrideIn = Literal["1x1", "3x3"]
 Shortcut = Literal["conv", "avg", "conv3x3"]
 AverageDown = Literal["none", "before", "after"]
+NormPolicy = Literal["batch", "sync", "frozen", "group"]
 
 OUTPUT_STRIDES = (8, 16, 32)
+NORM_POLICIES: tuple[NormPolicy, ...] = get_args(NormPolicy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ class Trainer:
         """Evaluate, write the record and the checkpoints, and move on to the next epoch."""
         position, sums = self.position, self.position.sums
         rate = self.learning_rate
-        evaluation = self.evaluate()
+        evaluation = self.evaluate(self.evaluated)
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
         record: Record = {
             "epoch": position.epoch,
@@ -197,11 +197,11 @@ class Trainer:
         self.save()
         self.reporter.say(_describe(record, self.recipe.epochs, better))
 
-    def evaluate(self) -> Evaluation:
-        """The model so far on the validation images."""
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """A model on the validation images."""
         with self.reporter.track("validating", self.loaders.validation_count) as advance:
             return self.task.evaluate(
-                self.evaluated,
+                model,
                 self.loaders.validation,
                 self.compute.device,
                 self.compute.autocast,

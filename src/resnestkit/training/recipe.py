@@ -19,12 +19,10 @@ from typing import Any, Literal
 
 import resnestkit.recipes
 from resnestkit.errors import UserError, nearest
-from resnestkit.preprocessing import Interpolation
+from resnestkit.models.spec import NormPolicy
+from resnestkit.preprocessing import Crop, Interpolation
 
-Crop = Literal["resized", "pad", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
-Norm = Literal["batch", "sync", "frozen", "group"]
-Workers = Literal["auto"] | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Recipe:
     """DropBlock's probability at the end; it rises linearly from 0."""
     zero_gamma: bool = True
     """Start every block as its shortcut."""
-    norm: Norm = "batch"
+    norm: NormPolicy = "batch"
     """Norm policy."""
 
     size: int | None = None

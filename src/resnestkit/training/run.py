@@ -34,22 +34,27 @@ class RunFolder:
 
     path: Path
 
-    @classmethod
-    def create(cls, path: Path, data: str, recipe: Recipe, versions: dict[str, str]) -> RunFolder:
-        """Begin a run. Raises UserError if the folder holds one already or cannot be written."""
-        run = cls(path)
-        if run.config.exists():
+    def check_free(self) -> None:
+        """Raise UserError if the folder holds a run already."""
+        if self.config.exists():
             raise UserError(
-                f"{path} holds a run already. Go on with it by --resume {path}, or choose another "
-                "--output."
+                f"{self.path} holds a run already. Go on with it by --resume {self.path}, or "
+                "choose another --output."
             )
+
+    def begin(self, data: str, recipe: Recipe, versions: dict[str, str]) -> None:
+        """Make the folder and write its config, unless a run began there before.
+
+        Raises UserError if the folder cannot be written.
+        """
+        if self.config.exists():
+            return
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"Cannot make the folder {path}: {error.strerror}.") from error
+            raise UserError(f"Cannot make the folder {self.path}: {error.strerror}.") from error
         config = {"data": data, "recipe": recipe.to_dict(), "versions": versions}
-        write_whole(run.config, json.dumps(config, indent=2).encode())
-        return run
+        self.write_json(self.config.name, config)
 
     @classmethod
     def open(cls, path: Path) -> tuple[RunFolder, str, Recipe]:

@@ -8,16 +8,7 @@ from pathlib import Path
 import torch
 
 from resnestkit.compute import Compute, choose_compute, describe_versions
-from resnestkit.data.check import Checked, check_images
-from resnestkit.data.loaders import (
-    EpochSampler,
-    InOrder,
-    TransformedImages,
-    choose_workers,
-    make_loader,
-)
 from resnestkit.data.sources import DIGITS, Source, TrainedOn, load_source
-from resnestkit.data.transforms import Augmentation, evaluation_transform, training_transform
 from resnestkit.errors import UserError
 from resnestkit.factory import create_model, load_backbone, load_model
 from resnestkit.models.cost import Cost, count_cost
@@ -25,7 +16,8 @@ from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import Net, find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.tasks.classification import ClassificationTask, Evaluation
-from resnestkit.training.loop import Loaders, Trainer
+from resnestkit.training.loop import Trainer
+from resnestkit.training.prepare import check_batches, hint_at_size, make_loaders, read_images
 from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Recipe
 from resnestkit.training.report import write_report
@@ -48,65 +40,85 @@ class TrainResult:
 
 
 def train(
-    data: str,
-    recipe: Recipe,
-    output: Path | None = None,
-    *,
-    resume: bool = False,
-    reporter: Reporter | None = None,
+    data: str, recipe: Recipe, output: Path | None = None, *, reporter: Reporter | None = None
 ) -> TrainResult:
     """Train, evaluate and report.
 
     Args:
         data: "digits", or a folder of images by class.
         recipe: every setting.
-        output: the run folder to make; none is runs/<net>-<time>. Under ``resume`` the folder of
-            the run to go on with, whose own recipe should be passed.
-        resume: go on with the run in ``output``.
-        reporter: where progress goes; none prints to standard output.
+        output: the run folder to make; None is runs/<net>-<time>.
+        reporter: where progress goes; None prints to standard output.
 
     Raises:
         UserError: for anything the user can mend; Interrupted after a signal, with all saved.
     """
-    reporter = reporter or Reporter()
+    run = RunFolder(output or RunFolder.default_path(recipe.model))
+    run.check_free()
+    return _train(run, data, recipe, reporter or Reporter())
+
+
+def resume(path: Path, *, reporter: Reporter | None = None) -> TrainResult:
+    """Go on with a stopped run, by its own data and recipe, to the same bits.
+
+    Raises UserError if the folder holds no run.
+    """
+    run, data, recipe = RunFolder.open(path)
+    return _train(run, data, recipe, reporter or Reporter())
+
+
+def _train(run: RunFolder, data: str, recipe: Recipe, reporter: Reporter) -> TrainResult:
+    """From the run's state, if it has one, or from the beginning."""
     net = find_net(recipe.model)
     compute = choose_compute(recipe.device, recipe.precision, channels_last=recipe.channels_last)
     torch.manual_seed(recipe.seed)
-    source = load_source(data, len(recipe.mean), recipe.holdout, recipe.seed)
-    if resume and output is not None:
-        run = RunFolder(output)
-    else:
-        path = output or RunFolder.default_path(net.name)
-        origin = data if data == DIGITS else str(Path(data).resolve())
-        run = RunFolder.create(path, origin, recipe, describe_versions())
-    return _train_into(run, net, source, recipe, compute, reporter, resume=resume)
-
-
-def _train_into(
-    run: RunFolder,
-    net: Net,
-    source: Source,
-    recipe: Recipe,
-    compute: Compute,
-    reporter: Reporter,
-    *,
-    resume: bool,
-) -> TrainResult:
     preprocessing = _preprocessing(recipe, net)
+    source = load_source(data, preprocessing.channels, recipe.holdout, recipe.seed)
     model = _make_model(net, recipe, len(source.classes), compute)
     cost = _count(net, preprocessing, len(source.classes))
     reporter.say(_describe_net(net, cost, preprocessing.size))
     reporter.say(f"compute     {compute}")
-    checked = _check(source, recipe, reporter)
-    _check_batches(checked["train"], recipe)
-    task = ClassificationTask(
-        len(source.classes),
-        preprocessing,
-        label_smoothing=recipe.label_smoothing,
-        mixup=recipe.mixup,
-        cutmix=recipe.cutmix,
+    checked = read_images(source, recipe, reporter)
+    hint_at_size(checked["train"], net, preprocessing.size, reporter)
+    check_batches(checked["train"], recipe)
+
+    # Only now, when nothing the user could mend stands in the way, is the folder taken.
+    run.begin(data if data == DIGITS else str(Path(data).resolve()), recipe, describe_versions())
+    reporter.say(f"run         {run.path}")
+    card = _make_card(net, source, recipe, preprocessing)
+    trainer = Trainer(
+        model,
+        _make_task(recipe, card),
+        recipe,
+        make_loaders(checked, source.validation, recipe, preprocessing),
+        run,
+        card,
+        compute,
+        reporter,
     )
-    card = ModelCard(
+    if run.state.exists():
+        trainer.resume()
+    _fit(trainer)
+    best, _ = load_model(run.best)
+    evaluation = trainer.evaluate(compute.place(best))
+    validation = checked[source.validation].images
+    write_report(run, card, recipe, evaluation, validation, trainer.records, source.validation)
+    speeds = sorted(record["images_per_second"] for record in trainer.records)
+    return TrainResult(run, evaluation, trainer.position.best_epoch, cost, speeds[len(speeds) // 2])
+
+
+def _fit(trainer: Trainer) -> None:
+    try:
+        trainer.fit()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"Out of memory on {trainer.compute.device} with --batch-size "
+            f"{trainer.recipe.batch_size}; halve it, and double --accumulate to keep the recipe."
+        ) from error
+
+
+def _make_card(net: Net, source: Source, recipe: Recipe, preprocessing: Preprocessing) -> ModelCard:
+    return ModelCard(
         kind=CLASSIFIER,
         net=net.name,
         spec=net.spec,
@@ -116,19 +128,16 @@ def _train_into(
         data=asdict(TrainedOn(source.origin, source.fingerprint, source.held_out, recipe.seed)),
         versions=describe_versions(),
     )
-    loaders = _make_loaders(checked, source.validation, recipe, preprocessing)
-    trainer = Trainer(model, task, recipe, loaders, run, card, compute, reporter)
-    if resume and run.state.exists():
-        trainer.resume()
-    reporter.say(f"run         {run.path}")
-    trainer.fit()
-    best, _ = load_model(run.best)
-    trainer.model, trainer.average = compute.place(best), None
-    evaluation = trainer.evaluate()
-    validation = checked[source.validation].images
-    write_report(run, card, recipe, evaluation, validation, trainer.records, source.validation)
-    speeds = sorted(record["images_per_second"] for record in trainer.records)
-    return TrainResult(run, evaluation, trainer.position.best_epoch, cost, speeds[len(speeds) // 2])
+
+
+def _make_task(recipe: Recipe, card: ModelCard) -> ClassificationTask:
+    return ClassificationTask(
+        len(card.classes),
+        card.preprocessing,
+        label_smoothing=recipe.label_smoothing,
+        mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
+    )
 
 
 def _preprocessing(recipe: Recipe, net: Net) -> Preprocessing:
@@ -169,72 +178,3 @@ def _describe_net(net: Net, cost: Cost, size: int) -> str:
         f"net         {net.name}: {cost.params / 1e6:.2f} M parameters, "
         f"{cost.macs / 1e6:.1f} M multiply-adds at {size}x{size}"
     )
-
-
-def _check(source: Source, recipe: Recipe, reporter: Reporter) -> dict[str, Checked]:
-    """Read every image of the splits used once, and say what was found."""
-    checked = {}
-    left = recipe.cache_mb * 2**20
-    for split in ("train", source.validation):
-        images = source.splits[split]
-        with reporter.track(f"reading {split} images", len(images)) as advance:
-            found = check_images(
-                images,
-                cache_bytes=left,
-                skip_unreadable=recipe.skip_unreadable,
-                advance=lambda done, advance=advance: advance(done, ""),  # type: ignore[misc]
-            )
-        if found.in_memory:
-            left -= sum(found.images.read(i).numel() for i in range(len(found.images)))
-        checked[split] = found
-        (low_h, low_w), (high_h, high_w) = found.stats.smallest, found.stats.largest
-        sizes = f"{low_w}x{low_h}" + (
-            f" to {high_w}x{high_h}" if found.stats.smallest != found.stats.largest else ""
-        )
-        reporter.say(
-            f"{split:<11} {len(found.images)} images of {len(source.classes)} classes, {sizes}"
-        )
-        for image in found.unreadable:
-            reporter.say(f"left out    {image}")
-    return checked
-
-
-def _check_batches(train: Checked, recipe: Recipe) -> None:
-    if recipe.norm in {"batch", "sync"} and min(recipe.batch_size, len(train.images)) < 2:
-        raise UserError(
-            "Batch normalisation needs two or more images per step: raise --batch-size, or use "
-            "--norm group."
-        )
-
-
-def _make_loaders(
-    checked: dict[str, Checked], validation: str, recipe: Recipe, preprocessing: Preprocessing
-) -> Loaders:
-    augmentation = Augmentation(recipe.crop, recipe.min_area, recipe.padding, recipe.flip)
-    train, held = checked["train"], checked[validation]
-    sampler = EpochSampler(len(train.images), recipe.batch_size, recipe.seed)
-    training_images = TransformedImages(
-        train.images, training_transform(preprocessing, augmentation), recipe.seed
-    )
-    held_images = TransformedImages(held.images, evaluation_transform(preprocessing), None)
-    return Loaders(
-        train=make_loader(
-            training_images, sampler, choose_workers(recipe.workers, train.in_memory)
-        ),
-        sampler=sampler,
-        validation=make_loader(
-            held_images,
-            InOrder(len(held.images), 2 * recipe.batch_size),
-            choose_workers(recipe.workers, held.in_memory),
-        ),
-        validation_count=len(held.images),
-    )
-
-
-def resume(path: Path, *, reporter: Reporter | None = None) -> TrainResult:
-    """Go on with a stopped run, by its own data and recipe.
-
-    Raises UserError if the folder holds no run.
-    """
-    run, data, recipe = RunFolder.open(path)
-    return train(data, recipe, run.path, resume=True, reporter=reporter)

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnestkit.errors import UserError
-from resnestkit.models.spec import NetSpec
+from resnestkit.models.spec import NORM_POLICIES, NetSpec, NormPolicy
 from resnestkit.preprocessing import Preprocessing
 
 CLASSIFIER = "classifier"
@@ -39,7 +39,7 @@ class ModelCard:
     classes: tuple[str, ...]
     """Names of the classes, in the order of the logits."""
     preprocessing: Preprocessing
-    norm: str = "batch"
+    norm: NormPolicy = "batch"
     output_stride: int = 32
     metrics: dict[str, float] = field(default_factory=dict)
     """What was measured when the checkpoint was written, on its own validation images."""
@@ -61,6 +61,8 @@ class ModelCard:
             preprocessing[name] = tuple(preprocessing[name])
         known["preprocessing"] = Preprocessing(**preprocessing)
         known["classes"] = tuple(known["classes"])
+        if known.get("norm", "batch") not in NORM_POLICIES:
+            raise ValueError(f"unknown norm {known['norm']!r}")
         return cls(**known)
 
 
