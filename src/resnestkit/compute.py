@@ -73,7 +73,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 products run in hardware; emulated, they are slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
+    # Older releases of torch cannot tell: float32 is then the safe answer.
+    ask = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = ask()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
