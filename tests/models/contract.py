@@ -31,6 +31,10 @@ class BackboneContract(ABC):
     """
 
     names: ClassVar[Sequence[str]]
+    kinds: ClassVar[Sequence[str]]
+    """Of the names whose nets differ in depth alone, one each: `build_shallow` makes them equal."""
+    costly: ClassVar[frozenset[str]] = frozenset()
+    """Nets whose gradients are followed through few of their blocks only."""
 
     @classmethod
     @abstractmethod
@@ -55,6 +59,8 @@ class BackboneContract(ABC):
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "name" in metafunc.fixturenames:
             metafunc.parametrize("name", self.names, scope="class")
+        if "kind" in metafunc.fixturenames:
+            metafunc.parametrize("kind", self.kinds)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -87,65 +93,64 @@ class BackboneContract(ABC):
         assert _difference(together[1:2], alone) < 1e-3
         assert _difference(together[1], together[2]) > 1e-2, "the logits ignore the image"
 
-    def test_backward_reaches_every_parameter(self, net: Backbone) -> None:
-        net.zero_grad(set_to_none=True)
-        logits = net(torch.randn(2, 3, 64, 64))
+    def test_backward_reaches_every_parameter(self, name: str, net: Backbone) -> None:
+        if name in self.costly:
+            net = self.build_shallow(name, classes=CLASSES).eval()
+            randomize_norms(net, torch.randn(3, 3, 64, 64))
+        logits = net(torch.randn(1, 3, 64, 64))
         (logits * torch.randn_like(logits)).sum().backward()
-        gradients = {name: weight.grad for name, weight in net.named_parameters()}
-        missed = [name for name, grad in gradients.items() if grad is None or not _lives(grad)]
-        assert missed == []
+        assert _unreached(net) == []
 
-    def test_it_trains(self, name: str) -> None:
-        net = self.build_shallow(name, classes=CLASSES, zero_gamma=False).train()
-        before = {key: value.clone() for key, value in net.state_dict().items()}
-        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-        loss = torch.nn.functional.cross_entropy(net(torch.randn(2, 3, *ODD)), torch.tensor([1, 5]))
-        loss.backward()
-        optimizer.step()
-        after = net.state_dict()
-        assert torch.isfinite(loss)
-        assert all(torch.isfinite(value).all() for value in after.values())
-        unmoved = [key for key in before if torch.equal(before[key], after[key])]
-        # A bias before a batch norm is the one thing that a training step need not move.
-        assert [key for key in unmoved if not key.endswith("fc1.bias")] == []
+    def test_it_trains(self, kind: str) -> None:
+        net = self.build_shallow(kind, classes=CLASSES, zero_gamma=False).train()
+        logits = net(torch.randn(2, 3, *ODD))
+        torch.nn.functional.cross_entropy(logits, torch.tensor([1, 5])).backward()
+        # What a norm takes away again, the bias before it, gets rounding errors for a gradient.
+        assert [key for key in _unreached(net) if not key.endswith(".bias")] == []
+        runs = [int(value) for key, value in net.state_dict().items() if "num_batches" in key]
+        assert set(runs) == {1}, "every norm sees every batch once"
 
-    @pytest.mark.parametrize("output_stride", [8, 16, 32])
-    def test_output_stride(self, name: str, output_stride: int, net: Backbone) -> None:
+    @pytest.mark.parametrize("output_stride", [8, 16])
+    def test_output_stride(self, kind: str, output_stride: int) -> None:
         """Strides stop where they are told to, and nothing about the weights changes."""
         with torch.device("meta"):
-            dilated = self.build(name, classes=CLASSES, output_stride=output_stride).eval()
+            plain = self.build_shallow(kind)
+            dilated = self.build_shallow(kind, output_stride=output_stride).eval()
             features = dilated.forward_features(torch.empty(1, 3, *ODD))
-        expected = [(c, min(s, output_stride)) for c, s in self.expected_stages(name)]
+        expected = [(c, min(s, output_stride)) for c, s in self.expected_stages(kind)]
         assert [(stage.channels, stage.stride) for stage in dilated.stages] == expected
         assert dilated.output_stride == expected[-1][1]
-        self._check_sides(name, dilated, features)
-        assert _shapes(dilated) == _shapes(net)
+        self._check_sides(kind, dilated, features)
+        assert _shapes(dilated) == _shapes(plain)
 
-    def test_any_number_of_channels_and_classes(self, name: str) -> None:
+    def test_any_number_of_channels_and_no_classes(self, kind: str) -> None:
         with torch.device("meta"):
-            for channels, classes in ((1, 2), (5, 0)):
-                net = self.build_shallow(name, in_channels=channels, classes=classes).eval()
-                width = classes or net.stages[-1].channels
-                assert net.in_channels == channels
-                assert net(torch.empty(2, channels, 64, 64)).shape == (2, width)
+            net = self.build_shallow(kind, in_channels=5, classes=0).eval()
+            features = net(torch.empty(2, 5, 64, 64))
+        assert net.in_channels == 5
+        assert features.shape == (2, net.stages[-1].channels)
 
-    def test_options_neither_add_nor_rename_state(self, name: str) -> None:
+    def test_options_neither_add_nor_rename_state(self, kind: str) -> None:
         with torch.device("meta"):
-            plain = self.build_shallow(name)
+            plain = self.build_shallow(kind)
             optioned = self.build_shallow(
-                name, drop_path=0.1, drop_block=0.1, dropout=0.3, zero_gamma=False
+                kind, drop_path=0.1, drop_block=0.1, dropout=0.3, zero_gamma=False
             )
         assert _shapes(optioned) == _shapes(plain)
         assert list(optioned.state_dict()) == list(plain.state_dict())
 
-    def test_the_seed_decides_weights_and_regularisation(self, name: str) -> None:
-        first, again, other = (self._seeded_logits(name, seed) for seed in (1, 1, 2))
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
+    def test_the_seed_decides_weights_and_regularisation(self, kind: str) -> None:
+        first, again = self._seeded(kind), self._seeded(kind)
+        images = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            logits = [_seeded_call(net, images, seed) for net, seed in ((first, 1), (again, 1))]
+            other = _seeded_call(again, images, 2)
+        assert torch.equal(*logits)
+        assert not torch.equal(logits[0], other)
 
-    def test_freeze_holds_gradients_and_statistics(self, name: str) -> None:
+    def test_freeze_holds_gradients_and_statistics(self, kind: str) -> None:
         """Frozen stages act in training as in evaluation, and pass no gradient down."""
-        net = self.build_shallow(name, classes=CLASSES, zero_gamma=False, drop_path=0.5)
+        net = self.build_shallow(kind, classes=CLASSES, zero_gamma=False, drop_path=0.5)
         frozen = 2
         net.freeze(frozen)
         images = torch.randn(2, 3, 64, 64)
@@ -157,14 +162,11 @@ class BackboneContract(ABC):
             same = torch.equal(trained[stage.name], held[stage.name])
             assert same == (index < frozen)
 
-    def _seeded_logits(self, name: str, seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        net = self.build_shallow(
+    def _seeded(self, name: str) -> Backbone:
+        torch.manual_seed(1)
+        return self.build_shallow(
             name, classes=CLASSES, drop_path=0.5, drop_block=0.2, dropout=0.2, zero_gamma=False
-        )
-        images = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)
-        logits: Tensor = net.train()(images)
-        return logits.detach()
+        ).train()
 
     def _check_sides(self, name: str, net: Backbone, features: dict[str, Tensor]) -> None:
         assert list(features) == net.stage_names
@@ -173,8 +175,20 @@ class BackboneContract(ABC):
             assert features[stage.name].shape == (1, stage.channels, *sides)
 
 
-def _lives(gradient: Tensor) -> bool:
-    return bool(torch.isfinite(gradient).all() and gradient.any())
+def _unreached(net: torch.nn.Module) -> list[str]:
+    """Names of the parameters without a gradient, or with one that is zero or not finite."""
+    gradients = ((name, weight.grad) for name, weight in net.named_parameters())
+    return [
+        name
+        for name, gradient in gradients
+        if gradient is None or not gradient.any() or not torch.isfinite(gradient).all()
+    ]
+
+
+def _seeded_call(net: Backbone, images: Tensor, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    logits: Tensor = net(images)
+    return logits
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

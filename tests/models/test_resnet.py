@@ -15,7 +15,7 @@ from resnestkit.models.blocks import ResidualBlock
 from resnestkit.models.cost import count_cost
 from resnestkit.models.resnet import ResNet
 from resnestkit.models.spec import NetSpec
-from resnestkit.models.zoo import TABLE, find_net
+from resnestkit.models.zoo import TABLE, find_net, list_models
 
 BASIC = {"resnet18", "resnet34", "skresnet18", "skresnet34"}
 ONE_OF_EACH = ["resnet18", "resnet50a", "seresnext50_32x4d", "skresnet18", "sknet50", "resnest50"]
@@ -25,7 +25,9 @@ ONE_OF_EACH = ["resnet18", "resnet50a", "seresnext50_32x4d", "skresnet18", "skne
 class TestResNet(BackboneContract):
     """The whole table."""
 
-    names = [net.name for net in TABLE]
+    names = tuple(net.name for net in TABLE)
+    kinds = tuple({shallow_spec(net.name): net.name for net in reversed(TABLE)}.values())[::-1]
+    costly = frozenset(net.name for net in TABLE if net.params > 60e6)
 
     @classmethod
     def build(cls, name: str, **options: Any) -> ResNet:
@@ -58,18 +60,20 @@ class TestResNet(BackboneContract):
         digits = 4 if net.is_small else 3
         assert round(cost.macs / 1e9, digits) == pytest.approx(net.gmacs, abs=10.0**-digits)
 
-    def test_zero_gamma_makes_a_new_net_its_shortcuts(self, name: str) -> None:
-        net = build_shallow(name, zero_gamma=True).eval()
-        blocks = [part for part in net.modules() if isinstance(part, ResidualBlock)]
-        assert len(blocks) == sum(shallow_spec(name).layers)
-        assert not any(block.last_norm.weight.any() for block in blocks)
-        with torch.no_grad():
-            x = net.stem(torch.randn(1, 3, 64, 64))
-            for block in blocks:
-                shortcut = x if block.downsample is None else block.downsample(x)
-                out = block(x)
-                assert torch.equal(out, torch.relu(shortcut))
-                x = out
+
+@pytest.mark.parametrize("name", [*ONE_OF_EACH, *list_models("*_small")])
+def test_zero_gamma_makes_a_new_net_its_shortcuts(name: str) -> None:
+    net = build_shallow(name, zero_gamma=True).eval()
+    blocks = [part for part in net.modules() if isinstance(part, ResidualBlock)]
+    assert len(blocks) == sum(shallow_spec(name).layers)
+    assert not any(block.last_norm.weight.any() for block in blocks)
+    with torch.no_grad():
+        x = net.stem(torch.randn(1, 3, 64, 64))
+        for block in blocks:
+            shortcut = x if block.downsample is None else block.downsample(x)
+            out = block(x)
+            assert torch.equal(out, torch.relu(shortcut))
+            x = out
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
