@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+export GOMP_SPINCOUNT ?= 1000
+
 .PHONY: demo test lint types walls unit shapes cifar10 format clean
 
 demo: $(READY)  ## Train a small ResNeSt and its plain twin on real digits, and look at the result
@@ -29,7 +31,7 @@ shapes: $(READY)  ## The shapes in the signatures, checked while the nets run (i
 	$(BIN)/pytest tests/models/test_shapes.py --jaxtyping-packages=resnestkit.models,resnestkit.ops,beartype.beartype
 
 cifar10: $(READY)  ## The recorded CIFAR-10 result; DATA holds cifar10/train and cifar10/test
-	$(BIN)/python scripts/cifar10.py $(DATA)/cifar10
+	$(BIN)/python scripts/cifar10.py "$(DATA)/cifar10"
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -39,7 +41,7 @@ format: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resnestkit needs Python 3.11 or later: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
 	touch $@
 

@@ -1,16 +1,18 @@
-"""CIFAR-10: a small ResNeSt and its plain twin, same recipe; prints the table of the results.
+"""CIFAR-10: a small ResNeSt and its plain twin by the same recipe; prints the table of the results.
 
 Command: make cifar10 DATA=... where DATA/cifar10 holds train/<class>/ and test/<class>/.
-The runs go to runs/cifar10-<net>; a run that was stopped goes on, a finished one is read.
+The runs go to runs/cifar10-<net>-seed<seed>. One that was stopped goes on by the same command; one
+that is finished is evaluated again and not trained. `scripts/get_cifar10.py` makes the folders.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from resnestkit import TrainResult, load_recipe, resume, train
+from resnestkit import TrainResult, UserError, load_recipe, resume, train
 
 NETS = ("resnest23_small", "resnet23_small")
 
@@ -21,35 +23,36 @@ def main() -> None:
     parser.add_argument("data", help="folder that holds train/ and test/")
     parser.add_argument("--nets", nargs="+", default=NETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--epochs", type=int)
     arguments = parser.parse_args()
     recipe = load_recipe("cifar10")
-    if arguments.epochs:
-        recipe = replace(recipe, epochs=arguments.epochs)
     rows = []
     for seed in arguments.seeds:
         for net in arguments.nets:
             path = Path("runs") / f"cifar10-{net}-seed{seed}"
-            chosen = replace(recipe, model=net, seed=seed)
             if (path / "config.json").exists():
-                result = resume(path)
+                result = resume(path, arguments.data)
             else:
-                result = train(arguments.data, chosen, path)
+                result = train(arguments.data, replace(recipe, model=net, seed=seed), path)
             rows.append(describe(net, seed, result))
-    print("| net | seed | multiply-adds | test accuracy, last epoch | images/s | training minutes |")
+    print(
+        "| net | seed | multiply-adds | test accuracy, last epoch | images/s | training minutes |"
+    )
     print("|---|---|---|---|---|---|")
     print("\n".join(rows))
 
 
 def describe(net: str, seed: int, result: TrainResult) -> str:
     """One row of the table. The last epoch counts: the best would be chosen on the test set."""
-    records = result.run.read_records()
-    minutes = sum(record["seconds"] for record in records) / 60
+    minutes = sum(record["seconds"] for record in result.run.read_records()) / 60
     return (
-        f"| {net} | {seed} | {result.cost.macs / 1e6:.1f} M | {records[-1]['val_top1']:.2%} | "
+        f"| {net} | {seed} | {result.cost.macs / 1e6:.1f} M | {result.last_top1:.2%} | "
         f"{result.images_per_second:.0f} | {minutes:.1f} |"
     )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"cifar10: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

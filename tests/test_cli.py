@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import draw_class_folders
 from PIL import Image
 
 from resnestkit import cli
@@ -39,10 +40,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on colours, made once; its folder of images lies beside it."""
-    from conftest import _draw_colours  # noqa: PLC0415
-
     root = tmp_path_factory.mktemp("trained")
-    _draw_colours(root / "colours", 16)
+    draw_class_folders(root / "colours", 16)
     with pytest.raises(SystemExit) as left:
         cli.main(["train", "--data", f"{root}/colours", "--output", f"{root}/run", *FAST])
     assert left.value.code == 0
@@ -81,8 +80,9 @@ def test_models_lists_what_matches(run: Run) -> None:
     code, out, _ = run("models", "resnest50*")
     assert code == 0
     lines = out.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 9, lines
     assert lines[1].split()[:2] == ["resnest50", "27,483,240"]
+    assert run("models", "resnest50d")[1].splitlines()[1].startswith("resnest50 ")
     code, out, _ = run("models", "sknet50", "--json")
     assert json.loads(out)[0]["params"] == 27_479_784
     code, _, err = run("models", "resmest50")
@@ -128,7 +128,31 @@ def test_recipe_file_then_flags(trained: Path, run: Run, tmp_path: Path) -> None
     assert (resolved["model"], resolved["seed"]) == ("resnet23_small", 5)
     assert resolved["batch_size"] == 8
     assert resolved["momentum"] == 0.9
+    assert (resolved["precision"], resolved["dropout"]) == ("float32", 0.0)
     assert str(tmp_path / "run/report.html") in out
+
+
+def test_a_runs_config_repeats_it(trained: Path, run: Run, tmp_path: Path) -> None:
+    config = trained / "run" / "config.json"
+    code, _, err = run("train", "--recipe", config, "--epochs", "1", "--output", tmp_path / "run")
+    assert code == 0, err
+    assert json.loads((tmp_path / "run/config.json").read_text())["data"] == str(
+        trained / "colours"
+    )
+
+
+def test_what_should_not_happen_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_words: object) -> int:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setitem(cli.VERBS, "models", broken)
+    code, _, err = run("models")
+    assert code == 70
+    assert "ZeroDivisionError: oh" in err
+    assert "RESNESTKIT_DEBUG=1" in err
+    monkeypatch.setenv("RESNESTKIT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["models"])
 
 
 def test_what_is_typed_wrong_is_said_in_one_sentence(trained: Path, run: Run) -> None:
@@ -150,6 +174,10 @@ def test_what_is_typed_wrong_is_said_in_one_sentence(trained: Path, run: Run) ->
         (["evaluate", data / "red" / "00.png", data], "not a checkpoint"),
         (["evaluate", best, data, "--split", "test"], "has no test split"),
         (["evaluate", best, data, "--json", "/nowhere/a.json"], "Cannot write /nowhere/a.json"),
+        (["evaluate", best, data, "--batch-size", "0"], "--batch-size is 0"),
+        (["evaluate", best, "x" * 5000], "Cannot look at"),
+        (["train", "--data", data, *FAST, "--device", "meta"], "--device meta cannot be used"),
+        (["train", "--data", data, *FAST, "--output", data / "red" / "run"], "inside the data"),
         (["predict", best], "Give the images"),
         (["predict", best, "/nowhere/*.png"], "nothing at"),
         (["predict", best, data, "--top", "0"], "--top is 0"),

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -17,7 +17,7 @@ import tyro
 from resnestkit import __version__
 from resnestkit.errors import UserError, nearest
 from resnestkit.models.zoo import TABLE, Net, list_models
-from resnestkit.training.recipe import Precision, Recipe, load_recipe
+from resnestkit.training.recipe import Precision, Recipe, load_recipe, recorded_data
 
 if TYPE_CHECKING:
     from resnestkit.deploy.predictor import Prediction
@@ -33,7 +33,8 @@ DEFAULT_DATA = "digits"
 class TrainArguments:
     """Train a net on a folder of images by class, or on the built-in digits.
 
-    Settings come from the defaults below, then from --recipe, then from the other flags.
+    Settings come from the defaults, then from --recipe, then from the other flags. The defaults
+    shown here are those of the digits; with --data or --recipe before --help, they are theirs.
     """
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
@@ -44,7 +45,7 @@ class TrainArguments:
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Run folder to make; runs/<net>-<time> if not given."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Go on with the run in this folder; its own settings hold."""
+    """Go on with the run in this folder, by its own settings; --data says if the images moved."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class EvaluateArguments:
     """A file that `resnestkit train` wrote."""
     data: Annotated[str | None, tyro.conf.Positional] = None
     """Folder of images by class, or "digits"."""
-    split: Literal["train", "val", "test"] | None = None
+    split: Literal["train", "val", "test", "all"] | None = None
     """Which images; if not given, test, else val, else what was held out, else all."""
     batch_size: int = 128
     """Images per step."""
@@ -105,10 +106,10 @@ def train(arguments: Sequence[str]) -> int:
     if parsed.resume is None:
         result = train(parsed.data, parsed.settings, parsed.output)
     else:
-        result = resume(parsed.resume)
+        result = resume(parsed.resume, _value_of("--data", arguments))
     print(
         f"accuracy    {result.evaluation.top1:.2%} of {result.evaluation.count} images, "
-        f"epoch {result.best_epoch}\n"
+        f"best epoch {result.best_epoch} (last {result.last_top1:.2%})\n"
         f"model       {result.run.best}\n"
         f"report      {result.run.report}"
     )
@@ -183,8 +184,12 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and leave with its exit code; what a user can mend is said in one sentence."""
     # OpenMP's threads spin while they wait. On a machine that others use too, that was measured to
-    # slow a training twenty times (docs/results/sharing.md); waiting briefly costs nothing alone.
+    # slow a training many times (docs/results/sharing.md); waiting briefly costs nothing alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for stream in (sys.stdout, sys.stderr):
+        # A file name need not be text in the terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -198,6 +203,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output left (as `head` does): that is no error, and nobody is told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception as error:
+        if os.environ.get("RESNESTKIT_DEBUG"):
+            raise
+        print(
+            f"resnestkit: this should not happen: {type(error).__name__}: {error}. Please report "
+            "it, with what RESNESTKIT_DEBUG=1 prints.",
+            file=sys.stderr,
+        )
+        code = 70
     sys.exit(code)
 
 
@@ -243,11 +257,15 @@ def _parse(
 
 def _parse_train(arguments: Sequence[str]) -> TrainArguments:
     """Defaults, then the recipe file, then flags: the file is read first, to become defaults."""
-    data = _value_of("--data", arguments) or DEFAULT_DATA
-    name = _value_of("--recipe", arguments) or (DEFAULT_DATA if data == DEFAULT_DATA else None)
-    settings = load_recipe(name) if name else Recipe()
-    parsed = _parse(TrainArguments, "train", arguments, TrainArguments(settings))
-    if parsed.resume is not None and parsed != TrainArguments(settings, resume=parsed.resume):
+    name = _value_of("--recipe", arguments)
+    data = _value_of("--data", arguments) or recorded_data(name) or DEFAULT_DATA
+    if name is None and data == DEFAULT_DATA:
+        settings = load_recipe(DEFAULT_DATA)
+    else:
+        settings = load_recipe(name) if name else Recipe()
+    defaults = TrainArguments(settings, data=data)
+    parsed = _parse(TrainArguments, "train", arguments, defaults)
+    if parsed.resume is not None and replace(parsed, resume=None) != defaults:
         raise UserError("--resume goes on with a run's own settings; leave the other flags out.")
     return parsed
 
@@ -265,7 +283,7 @@ def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Literal, TypeVar
 
 import torch
-import torchvision
 from torch import nn
 
 from resnestkit.errors import UserError
@@ -62,7 +61,7 @@ def choose_device(device: str = "auto") -> torch.device:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         chosen = torch.device(name)
-        torch.empty(1, device=chosen)
+        torch.empty(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         first = str(error).split("\n", maxsplit=1)[0]
         raise UserError(f"--device {device} cannot be used here: {first}") from error
@@ -75,16 +74,19 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Older releases of torch cannot tell: float32 is then the safe answer.
     ask = getattr(torch.cpu, "get_capabilities", dict)
-    capabilities = ask()
+    capabilities: Mapping[str, object] = ask()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def describe_versions() -> dict[str, str]:
-    """Versions and machine, for configs, checkpoints and results."""
-    return {
-        "resnestkit": metadata.version("resnestkit"),
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-    }
+@contextmanager
+def explain_memory(advice: str) -> Iterator[None]:
+    """Turn running out of memory, on a GPU or a CPU, into one sentence with advice."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(f"Out of memory. {advice}") from error
+    except RuntimeError as error:
+        # The CPU's allocator has no exception of its own.
+        if "can't allocate memory" not in str(error):
+            raise
+        raise UserError(f"Out of memory. {advice}") from error

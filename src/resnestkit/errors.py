@@ -15,7 +15,7 @@ class UserError(Exception):
     exit_code = 2
 
 
-def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
+def nearest(word: str, known: Iterable[str], count: int = 4) -> str:
     """`` Did you mean a, b?`` for the known words closest to ``word``, or an empty string."""
     found = difflib.get_close_matches(word, sorted(known), n=count, cutoff=0.5)
     return f" Did you mean {', '.join(found)}?" if found else ""

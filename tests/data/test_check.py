@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnestkit.data.check import check_images
+from resnestkit.data.check import check_images, refuse_unreadable
 from resnestkit.data.images import FileImages, MemoryImages
 from resnestkit.errors import UserError
 
@@ -43,9 +43,9 @@ def test_what_does_not_fit_stays_in_files(images: FileImages) -> None:
 def test_unreadable_are_named_and_skipped_only_if_allowed(images: FileImages, cache: int) -> None:
     images.paths[3].write_bytes(b"")
     images.paths[5].write_text("words")
+    checked = check_images(images, cache_bytes=cache)
     with pytest.raises(UserError, match=r"2 of 12 .*3\.png: the file is empty.*5\.png: not an im"):
-        check_images(images, cache_bytes=cache)
-    checked = check_images(images, cache_bytes=cache, skip_unreadable=True)
+        refuse_unreadable([checked])
     assert [Path(bad.name).name for bad in checked.unreadable] == ["3.png", "5.png"]
     assert checked.images.labels == [0, 1, 2, 4, 6, 7, 8, 9, 10, 11]
     assert int(checked.images.read(3)[0, 0, 0]) == 4
@@ -55,4 +55,4 @@ def test_ten_names_are_enough(images: FileImages) -> None:
     for path in images.paths:
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"12 of 12 .*and 2 more\. Mend or remove them\.$"):
-        check_images(images, cache_bytes=0, skip_unreadable=True)
+        check_images(images, cache_bytes=0)

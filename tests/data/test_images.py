@@ -46,6 +46,18 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     assert torch.equal(read[0], torch.from_numpy(RAMP))
 
 
+@pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
+def test_float_grey_is_scaled_by_the_range_it_fills(tmp_path: Path, top: float) -> None:
+    values = (RAMP / 255.0 * top).astype(np.float32)
+    read = read_image(saved(tmp_path / "a.tif", Image.fromarray(values)), channels=1)
+    assert (read[0].int() - torch.from_numpy(RAMP).int()).abs().max() <= 1
+
+
+def test_thirty_two_bit_grey_of_eight_bit_values(tmp_path: Path) -> None:
+    read = read_image(saved(tmp_path / "a.tif", Image.fromarray(RAMP.astype(np.int32))), channels=1)
+    assert torch.equal(read[0], torch.from_numpy(RAMP))
+
+
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])

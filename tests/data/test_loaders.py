@@ -1,18 +1,23 @@
 """Which images come when."""
 
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
-from resnestkit.data.images import MemoryImages
+from resnestkit.data.images import FileImages, MemoryImages
 from resnestkit.data.loaders import (
     Batch,
+    Batches,
     EpochSampler,
     InOrder,
     TransformedImages,
     choose_workers,
-    make_loader,
 )
-from resnestkit.data.transforms import Augmentation, training_transform
+from resnestkit.data.transforms import Augmentation, EvaluationTransform, TrainingTransform
+from resnestkit.errors import UserError
 from resnestkit.preprocessing import Preprocessing
 
 
@@ -52,16 +57,37 @@ def test_in_order_shows_every_image_once() -> None:
 
 
 def test_workers_change_nothing(images: MemoryImages) -> None:
-    transform = training_transform(Preprocessing(8, 1.0), Augmentation("resized"))
+    transform = TrainingTransform(Preprocessing(8, 1.0), Augmentation("resized"))
 
     def batches(workers: int) -> list[Batch]:
         dataset = TransformedImages(images, transform, seed=3)
-        return list(make_loader(dataset, EpochSampler(11, 4, seed=3), workers))
+        return list(Batches(dataset, EpochSampler(11, 4, seed=3), workers))
 
     for ours, theirs in zip(batches(0), batches(2), strict=True):
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(ours.labels, theirs.labels)
         assert ours.indices == theirs.indices == ours.labels.tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_went_bad_is_one_sentence(tmp_path: Path, workers: int) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    images = FileImages(paths, [0, 1, 0, 1])
+    paths[2].write_bytes(b"")
+    dataset = TransformedImages(images, EvaluationTransform(Preprocessing(8, 1.0)), None)
+    with pytest.raises(UserError, match=r"^An image can no longer be read: .*2\.png: .* empty\.$"):
+        list(Batches(dataset, InOrder(4, 2), workers))
+
+
+def test_transforms_travel_to_processes_that_do_not_fork() -> None:
+    for transform in (
+        EvaluationTransform(Preprocessing(8)),
+        TrainingTransform(Preprocessing(8), Augmentation("pad")),
+    ):
+        image = torch.zeros(3, 9, 9, dtype=torch.uint8)
+        assert pickle.loads(pickle.dumps(transform))(image).shape == (3, 8, 8)
 
 
 def test_workers_are_as_asked_or_chosen() -> None:

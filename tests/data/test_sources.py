@@ -1,6 +1,6 @@
 """Folders and the digits: which images, which classes, which split."""
 
-from dataclasses import replace
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,29 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path) -> None:
     refused(tmp_path / "hollow", "holds no images")
 
 
+def test_split_folders_without_classes_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "a.png")
+    with pytest.raises(UserError, match="divided into 'train', 'val', but these have no folder"):
+        load_source(str(tmp_path))
+
+
+def test_a_class_without_images_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "train", {"a": 2, "b": 2})
+    fill(tmp_path / "val", {"a": 2, "b": 0})
+    with pytest.raises(UserError, match="val has no images of 'b'"):
+        load_source(str(tmp_path))
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 4, "b": 4})
+    odd = os.fsdecode(os.fsencode(tmp_path / "a") + b"/caf\xe9.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "x.png")
+    (tmp_path / "a" / "x.png").rename(odd)
+    assert len(load_source(str(tmp_path)).splits["train"]) == 7
+
+
 def test_class_sets_that_differ_are_named(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"cat": 2, "dog": 2})
     fill(tmp_path / "val", {"cat": 1, "cow": 1})
@@ -133,12 +156,17 @@ def test_fingerprint_changes_with_the_images(tmp_path: Path) -> None:
     before = trained_on(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "a" / "more.png")
     assert trained_on(tmp_path).fingerprint != before.fingerprint
-    _, words = load_for_evaluation(str(tmp_path), 3, ("a", "b"), replace(before))
+    with pytest.raises(UserError, match=r"changed since the training.*--split all"):
+        load_for_evaluation(str(tmp_path), 3, ("a", "b"), before)
+    images, words = load_for_evaluation(str(tmp_path), 3, ("a", "b"), before, "all")
+    assert len(images) == 9
     assert "all images" in words
 
 
 def test_hidden_files_and_other_files_are_left_out(tmp_path: Path) -> None:
     fill(tmp_path, {"a": 4, "b": 4})
+    hidden = fill(tmp_path / "a" / ".ipynb_checkpoints", {"x": 1})
+    assert hidden.is_dir()
     (tmp_path / "a" / "._0.png").write_bytes(b"")
     (tmp_path / "a" / "notes.txt").write_text("x")
     (tmp_path / ".cache").mkdir()

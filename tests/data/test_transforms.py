@@ -6,13 +6,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from resnestkit.data.seeding import mix_seed, seeded
 from resnestkit.data.transforms import (
     Augmentation,
-    evaluation_transform,
-    mix_seed,
+    EvaluationTransform,
+    TrainingTransform,
     normalise,
-    seeded,
-    training_transform,
 )
 from resnestkit.preprocessing import Preprocessing
 
@@ -27,7 +26,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [(50, 70), (70, 50), (32, 32), (9, 200), (1, 1), (1, 5), (5, 1)])
 def test_evaluation_gives_the_square_asked_for(size: tuple[int, int]) -> None:
-    transform = evaluation_transform(Preprocessing(size=32, crop_ratio=0.875))
+    transform = EvaluationTransform(Preprocessing(size=32, crop_ratio=0.875))
     out = transform(picture(*size))
     assert out.shape == (3, 32, 32)
     assert out.dtype == torch.uint8
@@ -35,7 +34,7 @@ def test_evaluation_gives_the_square_asked_for(size: tuple[int, int]) -> None:
 
 def test_evaluation_is_pillows_resize_and_centre_crop() -> None:
     image = picture(80, 100)
-    ours = evaluation_transform(Preprocessing(size=56, crop_ratio=0.875))(image)
+    ours = EvaluationTransform(Preprocessing(size=56, crop_ratio=0.875))(image)
     pil = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
         (80, 64), Image.Resampling.BILINEAR
     )
@@ -49,18 +48,18 @@ def test_evaluation_is_pillows_resize_and_centre_crop() -> None:
 @pytest.mark.parametrize("crop", ["resized", "pad", "none"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (300, 2)])
 def test_augmentation_takes_the_smallest_and_the_longest(crop: str, size: tuple[int, int]) -> None:
-    transform = training_transform(Preprocessing(16, 1.0), Augmentation(crop))  # type: ignore[arg-type]
+    transform = TrainingTransform(Preprocessing(16, 1.0), Augmentation(crop))  # type: ignore[arg-type]
     assert transform(picture(*size)).shape == (3, 16, 16)
 
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:
     image = picture(32, 32)
-    assert torch.equal(evaluation_transform(Preprocessing(32, 1.0))(image), image)
+    assert torch.equal(EvaluationTransform(Preprocessing(32, 1.0))(image), image)
 
 
 @pytest.mark.parametrize("crop", ["resized", "pad", "none"])
 def test_augmentation_follows_its_key_alone(crop: str) -> None:
-    transform = training_transform(Preprocessing(24, 1.0), Augmentation(crop))  # type: ignore[arg-type]
+    transform = TrainingTransform(Preprocessing(24, 1.0), Augmentation(crop))  # type: ignore[arg-type]
     image = picture(30, 40)
 
     def augmented(epoch: int, index: int) -> torch.Tensor:
@@ -77,9 +76,9 @@ def test_augmentation_follows_its_key_alone(crop: str) -> None:
 
 def test_without_crop_and_flip_training_sees_what_evaluation_sees() -> None:
     preprocessing = Preprocessing(24, 1.0)
-    transform = training_transform(preprocessing, Augmentation("none", flip=False))
+    transform = TrainingTransform(preprocessing, Augmentation("none", flip=False))
     image = picture(30, 40)
-    assert torch.equal(transform(image), evaluation_transform(preprocessing)(image))
+    assert torch.equal(transform(image), EvaluationTransform(preprocessing)(image))
 
 
 def test_seeded_leaves_the_generator_as_it_was() -> None:

@@ -89,3 +89,10 @@ def test_the_gate_of_a_group_normalised_net_sees_its_image() -> None:
     gate = net.layer1[0].conv2
     first, second = gate.weights(torch.randn(2, 128, 8, 8)).unbind(0)
     assert (first - second).abs().max() > 1e-3
+
+
+def test_zero_gamma_spares_frozen_norms_where_the_zero_could_never_be_unlearnt() -> None:
+    net = build_shallow("resnest50", classes=7, norm="frozen", zero_gamma=True)
+    net(torch.randn(2, 3, 64, 64)).sum().backward()
+    silent = [name for name, weight in net.named_parameters() if not weight.grad.any()]
+    assert silent == []

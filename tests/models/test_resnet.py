@@ -141,6 +141,15 @@ def test_freeze_holds_statistics_after_train_is_called_again() -> None:
         assert torch.equal(value, net.state_dict()[key]) == held, key
 
 
+def test_freezing_less_thaws_the_rest() -> None:
+    net = build_shallow("resnet18").train()
+    net.freeze(2)
+    net.freeze(1)
+    assert not any(weight.requires_grad for weight in net.layer1.parameters())
+    assert all(weight.requires_grad for weight in net.layer2.parameters())
+    assert net.layer2[0].bn1.training
+
+
 def test_freeze_keeps_the_mode_it_was_called_in() -> None:
     net = build_shallow("resnet18").eval()
     net.freeze(2)

@@ -41,9 +41,14 @@ def test_from_dict_leaves_its_argument_as_it_was() -> None:
     [
         ({"layers": (1, 1, 1)}, "3 stages of blocks but 4 widths"),
         ({"radix": 2, "sk": SelectiveKernelSpec()}, "not both"),
-        ({"block": "basic", "radix": 2}, "basic blocks"),
-        ({"block": "basic", "cardinality": 32}, "basic blocks"),
-        ({"block": "basic", "base_width": 128}, "basic blocks"),
+        ({"block": "basic", "radix": 2}, "takes no radix, but it is 2"),
+        ({"block": "basic", "cardinality": 32}, "takes no cardinality"),
+        ({"block": "basic", "base_width": 128}, "takes no base_width"),
+        ({"block": "basic", "stride_in": "1x1"}, "takes no stride_in, but it is '1x1'"),
+        ({"sk": SelectiveKernelSpec(), "se_reduction": 16}, "takes no se_reduction"),
+        ({"sk": SelectiveKernelSpec(), "avd": "after"}, "takes no avd"),
+        ({"radix": -1}, "radix is -1"),
+        ({"block": "octave"}, "must be basic or bottleneck"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(options: dict[str, object], message: str) -> None:

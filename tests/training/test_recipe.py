@@ -39,6 +39,7 @@ def test_a_python_file_is_a_recipe(tmp_path: Path) -> None:
         ("def recipe():\n    return 3\n", "needs a function recipe"),
         ("x = 1\n", "needs a function recipe"),
         ("1 / 0\n", "ZeroDivisionError"),
+        ("from resnestkit import Recipe\ndef recipe(): return Recipe(epoch=3)\n", "epoch"),
         ("from resnestkit import Recipe\nRecipe(epochs=0)\n", "--epochs is 0"),
     ],
 )
@@ -78,6 +79,16 @@ def test_unknown_names_and_files(tmp_path: Path) -> None:
         ("std", (0.0, 1.0, 1.0)),
         ("min_area", 1.5),
         ("workers", -1),
+        ("clip_norm", -1.0),
+        ("dropout", 1.5),
+        ("seed", 2**64),
+        ("crop", "resize"),
+        ("precision", "fp16"),
+        ("norm", "layer"),
+        ("model", 5),
+        ("epochs", 2.5),
+        ("flip", "no"),
+        ("mean", (0.5, "a", 0.5)),
     ],
 )
 def test_values_without_sense_are_refused_by_their_flag(name: str, value: object) -> None:

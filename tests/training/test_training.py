@@ -7,16 +7,23 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
 from resnestkit import Recipe, TrainResult, UserError, evaluate, load_model, resume, train
+from resnestkit.compute import choose_compute
+from resnestkit.data.loaders import Batch
+from resnestkit.preprocessing import Preprocessing
+from resnestkit.tasks.base import Step
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.training.interrupt import Interrupted
 from resnestkit.training.loop import Trainer
+from resnestkit.training.optimizer import rate_at
 from resnestkit.training.progress import Reporter
+from resnestkit.training.run import RunFolder
 
 QUIET = Reporter(quiet=True)
 
@@ -95,7 +102,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
     def arrange(steps: int, number: int = signal.SIGINT) -> None:
         original, seen = Trainer._step, 0
 
-        def step(self: Trainer, batch: object) -> tuple[float, int]:
+        def step(self: Trainer[Any], batch: object) -> Step:
             nonlocal seen
             seen += 1
             if seen == steps:
@@ -183,6 +190,82 @@ def test_a_run_is_never_written_over(colours: Path, tmp_path: Path) -> None:
         resume(tmp_path / "nothing")
 
 
+def test_a_run_does_not_go_on_with_other_images(
+    colours: Path, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    stop_after(2)
+    with pytest.raises(Interrupted):
+        run(colours, SMALL, tmp_path / "run")
+    moved = colours.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="no folder"):
+        resume(tmp_path / "run", reporter=QUIET)
+    (moved / "red" / "00.png").unlink()
+    with pytest.raises(UserError, match="its data changed"):
+        resume(tmp_path / "run", moved, reporter=QUIET)
+
+
+def test_a_run_goes_on_where_its_images_moved_to(
+    colours: Path, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    stop_after(2)
+    with pytest.raises(Interrupted):
+        run(colours, SMALL, tmp_path / "run")
+    result = resume(tmp_path / "run", colours.rename(tmp_path / "moved"), reporter=QUIET)
+    assert result.evaluation.count == 9
+
+
+def test_two_runs_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, two = RunFolder.new("net"), RunFolder.new("net")
+    assert one.path != two.path
+    same = RunFolder(one.path)
+    one.take("x", SMALL, {})
+    with pytest.raises(UserError, match="holds a run already"):
+        same.take("x", SMALL, {})
+
+
+def test_a_run_inside_its_own_data_is_refused(colours: Path) -> None:
+    with pytest.raises(UserError, match="inside the data"):
+        run(colours, SMALL, colours / "runs" / "one")
+    assert {path.name for path in colours.iterdir()} == {"blue", "green", "red"}
+
+
+def test_a_folder_that_cannot_be_made_is_known_before_reading(colours: Path) -> None:
+    with pytest.raises(UserError, match="Cannot make the folder"):
+        run(colours, SMALL, Path("/proc/nothing/run"))
+
+
+def test_frozen_norms_need_weights(colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give --weights"):
+        run(colours, replace(SMALL, norm="frozen"), tmp_path / "run")
+
+
+def test_a_mixed_image_is_right_if_its_larger_part_is_named() -> None:
+    task = ClassificationTask(("a", "b", "c"), Preprocessing(4, 1.0), mixup=1.0)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    # Images whose single bright channel is their class: the mixture's brightest is its larger part.
+    images = torch.zeros(6, 3, 4, 4, dtype=torch.uint8)
+    images[torch.arange(6), labels] = 200
+    batch = Batch(images, labels, list(range(6)))
+
+    class Brightest(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            std = torch.tensor(Preprocessing().std).view(3, 1, 1)
+            mean = torch.tensor(Preprocessing().mean).view(3, 1, 1)
+            return (x * std + mean).mean((2, 3))
+
+    compute = choose_compute("cpu", "float32")
+    assert all(task.step(Brightest(), batch, compute).sums["top1"] == 6 for _ in range(20))
+
+
+def test_the_recorded_rate_is_the_last_one_used(colours: Path, tmp_path: Path) -> None:
+    result = run(colours, replace(SMALL, warmup_epochs=0), tmp_path / "run")
+    rates = [record["lr"] for record in result.run.read_records()]
+    steps = [rate_at(step, peak=1.0 * 8 / 256, warmup=0, total=8) for step in (3, 7)]
+    assert rates == pytest.approx(steps)
+    assert rates[-1] > 0
+
+
 def test_a_finished_run_resumes_to_itself(colours: Path, tmp_path: Path) -> None:
     first = run(colours, replace(SMALL, epochs=1), tmp_path / "run")
     again = resume(tmp_path / "run", reporter=QUIET)
@@ -192,15 +275,15 @@ def test_a_finished_run_resumes_to_itself(colours: Path, tmp_path: Path) -> None
 def test_a_loss_that_is_no_number_stops_with_the_last_good_model(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen = ClassificationTask.loss, 0
+    original, seen = ClassificationTask.step, 0
 
-    def loss(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(*arguments: object) -> Step:
         nonlocal seen
         seen += 1
-        value, logits = original(*arguments)  # type: ignore[arg-type]
-        return value * (float("nan") if seen == 6 else 1.0), logits
+        made = original(*arguments)  # type: ignore[arg-type]
+        return replace(made, sums={**made.sums, "loss": float("nan")}) if seen == 6 else made
 
-    monkeypatch.setattr(ClassificationTask, "loss", loss)
+    monkeypatch.setattr(ClassificationTask, "step", step)
     with pytest.raises(UserError, match="loss is nan in epoch 2, batch 2"):
         run(colours, SMALL, tmp_path / "run")
     assert load_model(tmp_path / "run/last.safetensors")[1].metrics["epoch"] == 1

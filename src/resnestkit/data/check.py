@@ -7,7 +7,7 @@ the memory allowed they are kept, so that they are decoded once and not once per
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
@@ -40,13 +40,13 @@ def check_images(
     images: ImageSet,
     *,
     cache_bytes: int,
-    skip_unreadable: bool = False,
     advance: Callable[[int], None] = lambda _count: None,
 ) -> Checked:
-    """Read every image once; keep them decoded if they fit ``cache_bytes``.
+    """Read every image once; leave out the unreadable; keep the rest if it fits ``cache_bytes``.
 
-    ``advance`` is told the number of images done, now and then, for a progress bar.
-    Raises UserError, with the names and reasons, if images cannot be read and may not be skipped.
+    ``advance`` is told of images done, for a progress bar. Whoever calls this decides by
+    `refuse_unreadable` whether leaving images out is allowed.
+    Raises UserError if not a single image can be read.
     """
     kept: list[Tensor] = []
     good: list[int] = []
@@ -65,8 +65,8 @@ def check_images(
             kept.append(result)
         else:
             kept.clear()
-    if bad and (not skip_unreadable or not good):
-        raise UserError(describe_unreadable(bad, len(images), can_skip=bool(good)))
+    if not good:
+        raise UserError(describe_unreadable(bad, len(images), can_skip=False))
     left: ImageSet = images.subset(good) if bad else images
     fits = used <= cache_bytes
     if fits:
@@ -74,7 +74,16 @@ def check_images(
     return Checked(left, _stats(sizes), tuple(bad), used if fits else 0)
 
 
-def describe_unreadable(bad: list[UnreadableImage], total: int, *, can_skip: bool) -> str:
+def refuse_unreadable(sets: Iterable[Checked]) -> None:
+    """Raise UserError, with the names and reasons, if any image of any set cannot be read."""
+    checked = list(sets)
+    bad = [image for one in checked for image in one.unreadable]
+    if bad:
+        total = sum(one.stats.count for one in checked) + len(bad)
+        raise UserError(describe_unreadable(bad, total, can_skip=True))
+
+
+def describe_unreadable(bad: Sequence[UnreadableImage], total: int, *, can_skip: bool) -> str:
     """One message that names the unreadable images, up to ten of them, with the reasons."""
     named = "; ".join(str(image) for image in bad[:_NAMED_AT_MOST])
     more = f"; and {len(bad) - _NAMED_AT_MOST} more" if len(bad) > _NAMED_AT_MOST else ""

@@ -18,12 +18,18 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from resnestkit.errors import UserError
+
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"}
+    f".{ending}"
+    for ending in (
+        *("apng", "avif", "bmp", "dib", "gif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo"),
+        *("pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
+    )
 )
 
 
-class UnreadableImage(Exception):  # noqa: N818  (it names the image, not the error)
+class UnreadableImage(UserError):  # noqa: N818  (it names the image, not the error)
     """An image that cannot be read, and why, in words."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -54,8 +60,8 @@ def decode_image(content: bytes, name: str, channels: int = 3) -> UInt8[Tensor, 
         raise UnreadableImage(name, "the file is empty")
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            upright = ImageOps.exif_transpose(_to_eight_bits(opened))
-            array = np.array(upright.convert("L" if channels == 1 else "RGB"))
+            eight_bits = _to_eight_bits(ImageOps.exif_transpose(opened))
+            array = np.array(eight_bits.convert("L" if channels == 1 else "RGB"))
     except UnidentifiedImageError as error:
         raise UnreadableImage(name, "not an image") from error
     except Image.DecompressionBombError as error:
@@ -68,11 +74,17 @@ def decode_image(content: bytes, name: str, channels: int = 3) -> UInt8[Tensor, 
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit and float grey to 8 bits; Pillow's own conversion clips them to white."""
+    """Scale deep and float grey to 8 bits; Pillow's own conversion clips them to white.
+
+    A 16-bit file says its range. Wider ones do not: theirs is the smallest usual one that fits.
+    """
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image, dtype=np.float64)
-    largest = 1.0 if image.mode == "F" and values.max(initial=0.0) <= 1.0 else 65535.0
+    ranges = [65535.0] if image.mode.startswith("I;16") else [255.0, 65535.0, 2.0**31 - 1]
+    if image.mode == "F":
+        ranges.insert(0, 1.0)
+    largest = next((top for top in ranges if values.max(initial=0.0) <= top), ranges[-1])
     return Image.fromarray(np.clip(values / largest * 255.0 + 0.5, 0, 255).astype(np.uint8))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resnestkit.data.images import ImageSet, UnreadableImage
-from resnestkit.data.transforms import ImageTransform, mix_seed, seeded, steps_per_epoch
+from resnestkit.data.seeding import mix_seed, seeded
+from resnestkit.data.transforms import ImageTransform
 from resnestkit.errors import UserError
 
 
@@ -33,6 +35,10 @@ class Batch:
     labels: Int64[Tensor, " b"]
     indices: list[int]
 
+    def pin_memory(self) -> Batch:
+        """Tell torch's loader how to make copies to a GPU run beside the computing."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.indices)
+
 
 class EpochSampler(Sampler[list[Key]]):
     """Batches of a shuffled epoch, the same for the same seed and epoch; it can start midway."""
@@ -46,7 +52,8 @@ class EpochSampler(Sampler[list[Key]]):
         self.epoch, self.first_batch = epoch, batch
 
     def __len__(self) -> int:
-        return steps_per_epoch(self.images, self.batch_size)
+        # The uneven rest is left out, since norms suffer from it; a small set is one batch.
+        return max(1, self.images // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
@@ -71,50 +78,93 @@ class InOrder(Sampler[list[Key]]):
             yield [Key(0, index) for index in range(start, stop)]
 
 
-class TransformedImages(Dataset[tuple[Tensor, int, int]]):
-    """Images of a set, transformed; randomness is keyed by (seed, epoch, index)."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a reading process could not do, in words: an exception would bring its traceback."""
+
+    message: str
+
+
+Sample = tuple[Tensor, int, int]
+
+
+class TransformedImages(Dataset[Sample | Failure]):
+    """Images of a set, transformed; randomness is keyed by (seed, epoch, image)."""
 
     def __init__(self, images: ImageSet, transform: ImageTransform, seed: int | None) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: Key) -> Sample | Failure:
         try:
             image = self.images.read(key.image)
         except UnreadableImage as error:
-            # All were read before the training began: the file changed since.
-            raise UserError(f"An image can no longer be read: {error}.") from error
+            # All were read before the work began: the file changed since.
+            return Failure(f"An image can no longer be read: {error}.")
+        label = self.images.labels[key.image]
         if self.seed is None:
-            return self.transform(image), self.images.labels[key.image], key.image
+            return self.transform(image), label, key.image
         with seeded(self.seed, key.epoch, key.image):
-            return self.transform(image), self.images.labels[key.image], key.image
+            return self.transform(image), label, key.image
 
 
-def collate(samples: Sequence[tuple[Tensor, int, int]]) -> Batch:
-    """Stack images of one size into a batch."""
+def collate(samples: Sequence[Sample | Failure]) -> Batch | Failure:
+    """Stack images of one size into a batch, or pass the first failure on."""
+    for sample in samples:
+        if isinstance(sample, Failure):
+            return sample
     images, labels, indices = zip(*samples, strict=True)
     return Batch(torch.stack(images), torch.tensor(labels), list(indices))
 
 
-def make_loader(
-    dataset: TransformedImages, sampler: Sampler[list[Key]], workers: int
-) -> DataLoader[Any]:
-    """A loader whose workers, if any, live as long as it does."""
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        # Its own generator: drawing from torch's would shift all that a training draws after it.
-        generator=torch.Generator(),
-    )
+class Batches:
+    """Batches of a dataset in the sampler's order; reading processes, if any, live as long.
+
+    Iterating raises UserError where an image cannot be read any more.
+    """
+
+    def __init__(
+        self, dataset: TransformedImages, sampler: Sampler[list[Key]], workers: int
+    ) -> None:
+        self.sampler = sampler
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_ctrl_c_to_the_parent,
+            # Its own generator: drawing from torch's would shift what a training draws after it.
+            generator=torch.Generator(),
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, Failure):
+                raise UserError(batch.message)
+            yield batch
+
+
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    """Training batches, whose order the sampler decides, and validation batches."""
+
+    train: Batches
+    sampler: EpochSampler
+    validation: Batches
+    validation_count: int
+
+
+def _leave_ctrl_c_to_the_parent(_worker: int) -> None:
+    """The parent finishes its step and saves; a worker that dies first would spoil that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def choose_workers(asked: int | None, in_memory: bool) -> int:
-    """Reading processes: as asked, else none for small images in memory, else one per core."""
+    """Reading processes: as asked, else none for images in memory, else one per core up to 8."""
     if asked is not None:
         return asked
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if in_memory and not torch.cuda.is_available():
         return 0
-    return min(available, 8)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 8)

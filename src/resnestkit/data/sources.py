@@ -9,6 +9,7 @@ A folder is one of
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def load_for_evaluation(
         known = _known_classes(classes, list_classes(folders[chosen]), str(folders[chosen]))
         return _image_files(folders[chosen], known, channels), f"{chosen} split of {data}"
     whole = _undivided(data, folders, channels, tuple(classes))
+    if split == "all":
+        return whole.splits["all"], f"all images of {data}"
     if trained.held_out is not None and whole.fingerprint == trained.fingerprint:
         divided = _hold_out(whole, trained.held_out, trained.seed)
         chosen = _choose_split(divided.splits, split, data)
@@ -101,6 +104,11 @@ def load_for_evaluation(
         return divided.splits[chosen], f"{words} of {data}"
     if split is not None:
         raise UserError(f"{data} is a single set without a {split} split; leave --split out.")
+    if trained.held_out is not None and data != DIGITS and _is_same(data, trained.origin):
+        raise UserError(
+            f"The images of {data} changed since the training, so that what was held out can no "
+            "longer be told from what was learnt. Give new images, or measure all by --split all."
+        )
     return whole.splits["all"], f"all images of {data}"
 
 
@@ -114,9 +122,15 @@ def list_classes(folder: Path) -> list[str]:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted, hidden files left out."""
-    found = (path for path in folder.rglob("*") if is_image_file(path) and path.is_file())
-    return sorted(path for path in found if not path.name.startswith("."))
+    """All image files below a folder, sorted, hidden files and folders left out."""
+    found = (path for path in folder.rglob("*") if is_image_file(path))
+    shown = (path for path in found if not _is_hidden(path.relative_to(folder)))
+    return sorted(path for path in shown if path.is_file())
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a part begins with a dot, as the copies that notebooks and desktops keep do."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _split_folders(data: str) -> dict[str, Path]:
@@ -124,11 +138,15 @@ def _split_folders(data: str) -> dict[str, Path]:
     if data == DIGITS:
         return {}
     root = Path(data)
-    if not root.exists():
+    try:
+        exists, is_folder = root.exists(), root.is_dir()
+    except OSError as error:
+        raise UserError(f"Cannot look at {data}: {error.strerror}.") from error
+    if not exists:
         raise UserError(
             f"There is no folder {data}. Give a folder of images by class, or '{DIGITS}'."
         )
-    if not root.is_dir():
+    if not is_folder:
         raise UserError(f"{data} is a file; training and evaluation need a folder of images.")
     named = ((_SPLIT_FOLDERS.get(name.lower()), root / name) for name in list_classes(root))
     found = {split: folder for split, folder in named if split and list_classes(folder)}
@@ -145,6 +163,11 @@ def _undivided(
         return source
     root = folders.get("train", Path(data))
     found = list_classes(root)
+    if found and all(name.lower() in _SPLIT_FOLDERS for name in found):
+        raise UserError(
+            f"{root} is divided into {_enumerate(found)}, but these have no folder per class. "
+            "Sort the images into one folder per class."
+        )
     if classes is None:
         _check_class_count(found, root)
     elif not found:
@@ -152,6 +175,10 @@ def _undivided(
     known = _known_classes(classes, found, str(root)) if classes else tuple(found)
     splits: dict[str, ImageSet] = {"all": _image_files(root, known, channels)}
     return Source(data, known, splits, _fingerprint(splits, root))
+
+
+def _is_same(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _choose_split(existing: Iterable[str], wanted: str | None, data: str) -> str:
@@ -204,12 +231,19 @@ def _enumerate(names: Sequence[str], most: int = 5) -> str:
 def _image_files(folder: Path, classes: Sequence[str], channels: int) -> FileImages:
     paths: list[Path] = []
     labels: list[int] = []
+    empty = []
     for label, name in enumerate(classes):
         found = find_images(folder / name)
         paths += found
         labels += [label] * len(found)
+        if not found and (folder / name).exists():
+            empty.append(name)
     if not paths:
         raise UserError(f"{folder} holds no images. It needs one folder of images per class.")
+    if empty:
+        raise UserError(
+            f"{folder} has no images of {_enumerate(empty)}. Fill or remove the folder."
+        )
     return FileImages(paths, labels, channels)
 
 
@@ -256,5 +290,5 @@ def _fingerprint(splits: Mapping[str, ImageSet], root: Path) -> str:
     for split, images in sorted(splits.items()):
         for name, label in zip(images.names, images.labels, strict=True):
             relative = Path(name).relative_to(root) if root != Path() else name
-            digest.update(f"{split}\0{relative}\0{label}\n".encode())
+            digest.update(os.fsencode(f"{split}\0{relative}\0{label}\n"))
     return digest.hexdigest()

@@ -1,14 +1,12 @@
 """From a decoded image to the net's square, as uint8; normalisation waits for the device.
 
-Evaluation follows the weights' `Preprocessing`. Augmentation is keyed by (seed, epoch, image): an
-image meets the same crop whatever worker reads it, and after a resume.
+Evaluation follows the weights' `Preprocessing`; training changes the image at random, drawing from
+torch's generator, which `resnestkit.data.seeding` keys by image.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,44 +35,46 @@ class Augmentation:
     flip: bool = True
 
 
-def evaluation_transform(preprocessing: Preprocessing) -> ImageTransform:
+@dataclass(frozen=True, slots=True)
+class EvaluationTransform:
     """Resize the short side, then crop the centre."""
-    mode = _MODES[preprocessing.interpolation]
-    short, size = preprocessing.short_side, preprocessing.size
 
-    def transform(image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c s s"]:
+    preprocessing: Preprocessing
+
+    def __call__(self, image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c s s"]:
+        """The square that the net is evaluated on."""
+        short, size = self.preprocessing.short_side, self.preprocessing.size
         image = _limit_aspect(image)
         if min(image.shape[1:]) != short:
+            mode = _MODES[self.preprocessing.interpolation]
             image = functional.resize(image, [short], interpolation=mode, antialias=True)
         cropped: Tensor = functional.center_crop(image, [size, size])
         return cropped
 
-    return transform
 
-
-def training_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> ImageTransform:
+class TrainingTransform:
     """Random crop and flip; without a crop, what evaluation does."""
-    size, mode = preprocessing.size, _MODES[preprocessing.interpolation]
-    steps: list[ImageTransform] = []
-    if augmentation.crop == "resized":
-        steps.append(
-            v2.RandomResizedCrop(
-                size, scale=(augmentation.min_area, 1.0), interpolation=mode, antialias=True
-            )
-        )
-    else:
-        steps.append(evaluation_transform(preprocessing))
-    if augmentation.crop == "pad":
-        steps.append(v2.RandomCrop(size, padding=augmentation.padding))
-    if augmentation.flip:
-        steps.append(v2.RandomHorizontalFlip())
 
-    def transform(image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c s s"]:
-        for step in steps:
+    def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation) -> None:
+        size, mode = preprocessing.size, _MODES[preprocessing.interpolation]
+        self.steps: list[ImageTransform] = []
+        if augmentation.crop == "resized":
+            area = (augmentation.min_area, 1.0)
+            self.steps.append(
+                v2.RandomResizedCrop(size, scale=area, interpolation=mode, antialias=True)
+            )
+        else:
+            self.steps.append(EvaluationTransform(preprocessing))
+        if augmentation.crop == "pad":
+            self.steps.append(v2.RandomCrop(size, padding=augmentation.padding))
+        if augmentation.flip:
+            self.steps.append(v2.RandomHorizontalFlip())
+
+    def __call__(self, image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c s s"]:
+        """A square drawn from torch's generator."""
+        for step in self.steps:
             image = step(image)
         return image
-
-    return transform
 
 
 def normalise(
@@ -86,28 +86,6 @@ def normalise(
     return images.float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Draw from torch's generator as if seeded by this key, and leave its state as it was."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(mix_seed(*key))
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
-
-def mix_seed(*key: int) -> int:
-    """One 63-bit seed from several numbers (the finaliser of splitmix64, folded over the key)."""
-    mask, mixed = (1 << 64) - 1, 0
-    for part in key:
-        mixed = (mixed + (part & mask) + 0x9E3779B97F4A7C15) & mask
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
-        mixed ^= mixed >> 31
-    return mixed >> 1
-
-
 def _limit_aspect(image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c h2 w2"]:
     height, width = image.shape[1:]
     longest = LONGEST_ASPECT * min(height, width)
@@ -115,8 +93,3 @@ def _limit_aspect(image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c h2 w2"]:
         return image
     cut: Tensor = functional.center_crop(image, [min(height, longest), min(width, longest)])
     return cut
-
-
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Batches of an epoch; the uneven rest is left out, but a small set is one batch."""
-    return max(1, math.floor(images / batch_size))

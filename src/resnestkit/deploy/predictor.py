@@ -13,7 +13,7 @@ from torch import Tensor
 from resnestkit.compute import choose_device
 from resnestkit.data.images import UnreadableImage, is_image_file, read_image
 from resnestkit.data.sources import find_images
-from resnestkit.data.transforms import evaluation_transform, normalise
+from resnestkit.data.transforms import EvaluationTransform, normalise
 from resnestkit.errors import UserError
 from resnestkit.factory import load_model
 
@@ -59,7 +59,7 @@ class Predictor:
         self.model, self.card = load_model(checkpoint)
         self.device = choose_device(device)
         self.model.to(self.device)
-        self._transform = evaluation_transform(self.card.preprocessing)
+        self._transform = EvaluationTransform(self.card.preprocessing)
 
     def predict(self, paths: Iterable[str | Path], top: int = 5) -> list[Prediction]:
         """The ``top`` best guesses for each image file, in the files' order.
@@ -119,15 +119,19 @@ def collect_images(patterns: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_dir():
+        try:
+            is_folder, is_file = path.is_dir(), path.exists()
+        except OSError as error:
+            raise UserError(f"Cannot look at {pattern}: {error.strerror}.") from error
+        if is_folder:
             matches = find_images(path)
-        elif path.exists():
+        elif is_file:
             matches = [path]
         else:
             names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (takes any pattern)
             matches = [Path(n) for n in names if is_image_file(Path(n))]
         if not matches:
-            what = "no images in" if path.is_dir() else "nothing at"
+            what = "no images in" if is_folder else "nothing at"
             raise UserError(f"There is {what} {pattern}. Give image files, folders or globs.")
         found |= dict.fromkeys(matches)
     return list(found)

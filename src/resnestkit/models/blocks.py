@@ -170,7 +170,7 @@ class Bottleneck(ResidualBlock):
 
 
 class SelectiveBasicBlock(ResidualBlock):
-    """A basic block whose first 3x3 is a selective-kernel unit."""
+    """A basic block whose first 3x3 is a selective-kernel unit; DropBlock acts at its end alone."""
 
     def __init__(self, spec: NetSpec, place: BlockPlace, norm: NormFactory) -> None:
         super().__init__(spec, place, norm)
@@ -199,7 +199,10 @@ class SelectiveBasicBlock(ResidualBlock):
 
 
 class SelectiveBottleneck(ResidualBlock):
-    """A bottleneck whose 3x3 is a selective-kernel unit (Li et al. 2019, table 1)."""
+    """A bottleneck whose 3x3 is a selective-kernel unit (Li et al. 2019, table 1).
+
+    DropBlock acts at its end alone: no published recipe says where else it would.
+    """
 
     def __init__(self, spec: NetSpec, place: BlockPlace, norm: NormFactory) -> None:
         super().__init__(spec, place, norm)

@@ -97,11 +97,14 @@ class ResNet(Backbone):
     def freeze(self, stages: int) -> None:
         """Freeze the stem and the first so many stages: no gradients, and statistics held.
 
+        What an earlier call froze beyond that is thawed.
         Raises ValueError if there are not so many stages.
         """
         if not 0 <= stages <= len(self.stages):
             raise ValueError(f"cannot freeze {stages} of {len(self.stages)} stages")
         names = ["conv1", "bn1", *self.stage_names[:stages]]
+        for part in self._frozen:
+            part.requires_grad_(True)
         self._frozen = [self.get_submodule(name) for name in names]
         for part in self._frozen:
             part.requires_grad_(False)
@@ -125,8 +128,9 @@ class ResNet(Backbone):
         for part in self.modules():
             if isinstance(part, ResidualBlock) and is_norm(part.last_norm):
                 weight = part.last_norm.weight
-                assert isinstance(weight, Tensor)
-                nn.init.zeros_(weight)
+                # A frozen norm's weight is no parameter: a zero there would stay for good.
+                if isinstance(weight, nn.Parameter):
+                    nn.init.zeros_(weight)
 
 
 def _places(

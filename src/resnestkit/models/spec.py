@@ -91,8 +91,19 @@ class NetSpec:
             raise ValueError(f"{len(self.layers)} stages of blocks but {len(self.widths)} widths")
         if self.radix and self.sk:
             raise ValueError("a net has split attention (radix > 0) or selective kernels, not both")
-        if self.block == "basic" and (self.radix or self.cardinality != 1 or self.base_width != 64):
-            raise ValueError("basic blocks take neither radix, cardinality nor base width")
+        plain = NetSpec.__dataclass_fields__
+        ignored: tuple[str, ...] = ()
+        if self.block == "basic":
+            ignored = ("radix", "cardinality", "base_width", "reduce_first", "stride_in", "avd")
+        if self.sk:
+            ignored += ("reduce_first", "stride_in", "avd", "se_reduction")
+        for name in ignored:
+            if getattr(self, name) != plain[name].default:
+                raise ValueError(f"this block takes no {name}, but it is {getattr(self, name)!r}")
+        if self.radix < 0:
+            raise ValueError(f"radix is {self.radix}; it must be 0 or more")
+        if self.block not in get_args(Block):
+            raise ValueError(f"block is {self.block!r}; it must be basic or bottleneck")
 
     @property
     def expansion(self) -> int:

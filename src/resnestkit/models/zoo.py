@@ -157,7 +157,7 @@ TABLE: tuple[Net, ...] = (
     Net("skresnet50", _sk(_resnet(L50), _SK_SPLIT), 25_803_160, 4.089),
     Net("skresnet50d", _sk(_resnet_d(L50), _SK_SPLIT), 25_822_392, 4.329),
     Net("sknet50", _sk(_resnext(L50, 32, 4), _SK_PAPER), 27_479_784, 4.463, aliases=("skresnext50_32x4d",)),
-    Net("sknet101", _sk(_resnext(L101, 32, 4), _SK_PAPER), 48_736_040, 8.449, aliases=("skresnext101_32x4d",)),
+    Net("sknet101", _sk(_resnext(L101, 32, 4), _SK_PAPER), 48_736_040, 8.449),
     Net("resnest14", _resnest((1, 1, 1, 1)), 10_611_688, 2.749, aliases=("resnest14d",)),
     Net("resnest26", _resnest((2, 2, 2, 2)), 17_069_448, 3.623, aliases=("resnest26d",)),
     Net("resnest50", _resnest(L50), 27_483_240, 5.371, aliases=("resnest50d",)),
@@ -184,10 +184,13 @@ _BY_NAME = {name: net for net in TABLE for name in (net.name, *net.aliases)}
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the nets that match a shell pattern, in the order of the table.
 
+    Other libraries' names are tried if ours do not match.
+
     >>> list_models("resnest*50")
     ['resnest50']
     """
-    return [net.name for net in TABLE if fnmatch.fnmatchcase(net.name, pattern)]
+    ours = [net.name for net in TABLE if fnmatch.fnmatchcase(net.name, pattern)]
+    return ours or [net.name for net in TABLE if fnmatch.filter(net.aliases, pattern)]
 
 
 def find_net(name: str) -> Net:

@@ -1,8 +1,8 @@
-"""Classification: one label per image. Its data, its loss, its metrics."""
+"""Classification: one label per image. Its loss and its metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,14 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
+from resnestkit.compute import Compute
+from resnestkit.data.images import ImageSet
 from resnestkit.data.loaders import Batch
 from resnestkit.data.transforms import normalise
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.tasks.base import Advance, Step, Task, TaskReport
 
-Autocast = Callable[[], torch.autocast]
+MOST_MISTAKES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,22 @@ class Evaluation:
         """Share of each class's images that were recognised; 0 for a class without images."""
         return [row[i] / sum(row) if sum(row) else 0.0 for i, row in enumerate(self.confusion)]
 
+    @property
+    def score(self) -> float:
+        """The first guess counts."""
+        return self.top1
 
-class ClassificationTask:
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Loss, top-1 and top-5."""
+        return {"loss": self.loss, "top1": self.top1, "top5": self.top5}
+
+
+class ClassificationTask(Task[Batch, Evaluation]):
     """How a batch becomes a loss, and a model becomes an evaluation.
 
     Args:
-        classes: number of classes.
+        classes: names of the classes, in the order of the logits.
         preprocessing: how images are normalised.
         label_smoothing: share of the target spread over all classes.
         mixup: alpha of mixup (Zhang et al. 2017), 0 for none.
@@ -64,7 +77,7 @@ class ClassificationTask:
 
     def __init__(
         self,
-        classes: int,
+        classes: tuple[str, ...],
         preprocessing: Preprocessing,
         *,
         label_smoothing: float = 0.0,
@@ -75,64 +88,61 @@ class ClassificationTask:
         self.label_smoothing = label_smoothing
         mixes: list[nn.Module] = []
         if mixup > 0:
-            mixes.append(v2.MixUp(alpha=mixup, num_classes=classes))
+            mixes.append(v2.MixUp(alpha=mixup, num_classes=len(classes)))
         if cutmix > 0:
-            mixes.append(v2.CutMix(alpha=cutmix, num_classes=classes))
+            mixes.append(v2.CutMix(alpha=cutmix, num_classes=len(classes)))
         self._mix = v2.RandomChoice(mixes) if mixes else None
 
-    def prepare(
-        self, batch: Batch, device: torch.device, layout: torch.memory_format
-    ) -> tuple[Float[Tensor, "b c s s"], Tensor]:
+    def _prepare(self, batch: Batch, compute: Compute) -> tuple[Float[Tensor, "b c s s"], Tensor]:
         """Images, normalised, and labels, on the device."""
-        images = batch.images.to(device, non_blocking=True, memory_format=layout)
-        labels = batch.labels.to(device, non_blocking=True)
+        images = batch.images.to(compute.device, non_blocking=True, memory_format=compute.layout)
+        labels = batch.labels.to(compute.device, non_blocking=True)
         return normalise(images, self.preprocessing), labels
 
-    def loss(
-        self, model: nn.Module, images: Float[Tensor, "b c s s"], labels: Tensor, autocast: Autocast
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "b classes"]]:
-        """The training loss, in float32, and the logits; mixes images and labels first."""
+    def step(self, model: nn.Module, batch: Batch, compute: Compute) -> Step:
+        """Cross-entropy, after mixing; a mixed image is right if its larger part is named."""
+        images, labels = self._prepare(batch, compute)
         targets = labels
         if self._mix is not None:
             images, targets = self._mix(images, labels)
-        with autocast():
+            labels = targets.argmax(1)
+        with compute.autocast():
             logits = model(images)
         logits = logits.float()
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        return loss, logits
+        right = int((logits.argmax(1) == labels).sum())
+        return Step(loss, len(labels), {"loss": loss.item() * len(labels), "top1": right})
 
     @torch.inference_mode()
     def evaluate(
         self,
         model: nn.Module,
         batches: Iterable[Batch],
-        device: torch.device,
-        autocast: Autocast,
+        compute: Compute,
         *,
-        layout: torch.memory_format = torch.contiguous_format,
-        most_mistakes: int = 24,
-        advance: Callable[[int], None] = lambda _count: None,
+        advance: Advance = lambda _done: None,
     ) -> Evaluation:
-        """Run the model over labelled images; every image counts once."""
-        top1 = MulticlassAccuracy(self.classes, average="micro").to(device)
-        top5 = MulticlassAccuracy(self.classes, average="micro", top_k=min(5, self.classes))
-        top5 = top5.to(device)
-        confusion = MulticlassConfusionMatrix(self.classes).to(device)
+        """Loss, accuracy, confusion and the worst mistakes."""
+        count, classes = 0, len(self.classes)
+        top1 = MulticlassAccuracy(classes, average="micro")
+        top5 = MulticlassAccuracy(classes, average="micro", top_k=min(5, classes))
+        confusion = MulticlassConfusionMatrix(classes)
+        metrics = [metric.to(compute.device) for metric in (top1, top5, confusion)]
         mistakes: list[Mistake] = []
-        total, count = 0.0, 0
+        total = 0.0
         was_training = model.training
         model.eval()
         for batch in batches:
-            images, labels = self.prepare(batch, device, layout)
-            with autocast():
+            images, labels = self._prepare(batch, compute)
+            with compute.autocast():
                 logits = model(images)
             logits = logits.float()
             total += F.cross_entropy(logits, labels, reduction="sum").item()
             count += len(labels)
-            for metric in (top1, top5, confusion):
+            for metric in metrics:
                 metric.update(logits, labels)
             mistakes += _find_mistakes(logits, labels, batch.indices)
-            mistakes = sorted(mistakes, key=lambda m: -m.confidence)[:most_mistakes]
+            mistakes = sorted(mistakes, key=lambda m: -m.confidence)[:MOST_MISTAKES]
             advance(len(labels))
         model.train(was_training)
         return Evaluation(
@@ -143,6 +153,17 @@ class ClassificationTask:
             confusion=confusion.compute().tolist(),
             mistakes=tuple(mistakes),
         )
+
+    def words(self, metrics: Mapping[str, float]) -> str:
+        """Loss and accuracy."""
+        return f"loss {metrics['loss']:.3f}  acc {metrics['top1']:6.2%}"
+
+    def report(self, result: Evaluation, images: ImageSet, split: str) -> TaskReport:
+        """Headlines, confusion matrix, worst mistakes and the table of classes."""
+        # Drawing needs matplotlib, which evaluation alone does not.
+        from resnestkit.tasks.classification_report import describe  # noqa: PLC0415
+
+        return describe(result, self.classes, images, split)
 
 
 def _find_mistakes(logits: Tensor, labels: Tensor, indices: list[int]) -> list[Mistake]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnestkit.compute import choose_compute
-from resnestkit.data.check import check_images
-from resnestkit.data.loaders import InOrder, TransformedImages, choose_workers, make_loader
+from resnestkit.compute import choose_compute, explain_memory
+from resnestkit.data.check import check_images, refuse_unreadable
+from resnestkit.data.loaders import Batches, InOrder, TransformedImages, choose_workers
 from resnestkit.data.sources import TrainedOn, load_for_evaluation
-from resnestkit.data.transforms import evaluation_transform
+from resnestkit.data.transforms import EvaluationTransform
+from resnestkit.errors import UserError
 from resnestkit.factory import load_model
 from resnestkit.tasks.classification import ClassificationTask, Evaluation
 from resnestkit.training.progress import Reporter
@@ -17,7 +18,7 @@ from resnestkit.training.recipe import Precision
 
 def evaluate(
     checkpoint: str | Path,
-    data: str | None = None,
+    data: str | Path | None = None,
     *,
     split: str | None = None,
     batch_size: int = 128,
@@ -31,8 +32,8 @@ def evaluate(
     Args:
         checkpoint: a file that `train` wrote.
         data: a folder, or "digits"; None is what the checkpoint was trained on.
-        split: "train", "val" or "test"; None takes the test split, else the validation split,
-            else what was held out of the training data, else all images.
+        split: "train", "val", "test" or "all"; None takes the test split, else the validation
+            split, else what was held out of the training data, else all images.
         batch_size: images per step.
         precision: "float32", "bfloat16" or "auto".
         device: "auto", "cpu", "cuda", ...
@@ -45,37 +46,35 @@ def evaluate(
     Raises:
         UserError: for anything the user can mend.
     """
+    if batch_size < 1:
+        raise UserError(f"--batch-size is {batch_size}; it must be more than 0.")
     reporter = reporter or Reporter()
     model, card = load_model(checkpoint)
-    trained = TrainedOn(**card.data)
     preprocessing = card.preprocessing
+    trained = TrainedOn(**card.data)
+    origin = trained.origin if data is None else str(data)
     images, words = load_for_evaluation(
-        data or trained.origin, preprocessing.channels, card.classes, trained, split
+        origin, preprocessing.channels, card.classes, trained, split
     )
     with reporter.track(f"reading {words}", len(images)) as advance:
-        checked = check_images(
-            images,
-            cache_bytes=2**31,
-            skip_unreadable=skip_unreadable,
-            advance=lambda done: advance(done, ""),
-        )
+        checked = check_images(images, cache_bytes=2**31, advance=lambda done: advance(done, ""))
+    if not skip_unreadable:
+        refuse_unreadable([checked])
     for image in checked.unreadable:
         reporter.say(f"left out    {image}")
     compute = choose_compute(device, precision)
     reporter.say(f"images      {len(checked.images)}, {words}")
-    loader = make_loader(
-        TransformedImages(checked.images, evaluation_transform(preprocessing), None),
+    batches = Batches(
+        TransformedImages(checked.images, EvaluationTransform(preprocessing), None),
         InOrder(len(checked.images), batch_size),
         choose_workers(None, checked.in_memory),
     )
-    task = ClassificationTask(len(card.classes), preprocessing)
-    with reporter.track("evaluating", len(checked.images)) as advance:
+    task = ClassificationTask(card.classes, preprocessing)
+    with (
+        explain_memory(f"Halve --batch-size {batch_size}."),
+        reporter.track("evaluating", len(checked.images)) as advance,
+    ):
         evaluation = task.evaluate(
-            compute.place(model),
-            loader,
-            compute.device,
-            compute.autocast,
-            layout=compute.layout,
-            advance=lambda done: advance(done, ""),
+            compute.place(model), batches, compute, advance=lambda done: advance(done, "")
         )
     return evaluation, card.classes

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, caught between two steps, so that nothing is lost."""
+"""Ctrl-C, SIGTERM and a closed terminal, caught between two steps, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 from resnestkit.errors import UserError
 
-_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+_CAUGHT = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Interrupted(UserError):  # noqa: N818  (it is no error)
@@ -30,7 +32,10 @@ class SignalWatch:
     def __enter__(self) -> SignalWatch:
         # Only the main thread may set handlers; elsewhere the caller keeps its own.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in _CAUGHT}
+            for number in _CAUGHT:
+                # What the caller ignores stays ignored: that is how nohup works.
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

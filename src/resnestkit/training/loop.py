@@ -1,21 +1,21 @@
-"""The one training loop."""
+"""The one training loop. It knows batches, losses and metrics, and no task."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any, Generic
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
 from resnestkit.compute import Compute
-from resnestkit.data.loaders import Batch, EpochSampler
+from resnestkit.data.loaders import Batch, Loaders
 from resnestkit.errors import UserError
 from resnestkit.models.layers import set_drop_block
-from resnestkit.tasks.classification import ClassificationTask, Evaluation
+from resnestkit.tasks.base import ResultT, Step, Task
 from resnestkit.training.interrupt import Interrupted, SignalWatch
 from resnestkit.training.optimizer import (
     moving_average,
@@ -30,17 +30,7 @@ from resnestkit.training.state import Position, load_state, save_state
 from resnestkit.weights.checkpoint import ModelCard, save_tensors
 
 
-@dataclass(frozen=True, slots=True)
-class Loaders:
-    """Training batches, whose order the sampler decides, and validation batches."""
-
-    train: DataLoader[Batch]
-    sampler: EpochSampler
-    validation: DataLoader[Batch]
-    validation_count: int
-
-
-class Trainer:
+class Trainer(Generic[ResultT]):
     """Trains a model by a recipe into a run folder; can stop after any step and go on from there.
 
     Args:
@@ -57,7 +47,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        task: ClassificationTask,
+        task: Task[Batch, ResultT],
         recipe: Recipe,
         loaders: Loaders,
         run: RunFolder,
@@ -89,10 +79,24 @@ class Trainer:
         """The weights that count: the moving average where there is one."""
         return self.model if self.average is None else self.average.module
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change under a run that goes on."""
+        return {
+            "data": self.card.data["fingerprint"],
+            "seed": self.recipe.seed,
+            "holdout": self.recipe.holdout,
+            "batch size": self.recipe.batch_size,
+        }
+
     def resume(self) -> None:
         """Go back to where the run folder's state left off."""
-        self.position = load_state(self.run.state, self.model, self.average, self.optimizer)
+        self.position = load_state(
+            self.run.state, self.identity, self.model, self.average, self.optimizer
+        )
         self.records = [r for r in self.run.read_records() if r["epoch"] <= self.position.epoch]
+        if len(self.records) < self.position.epoch:
+            raise UserError(f"{self.run.path}/metrics.jsonl lacks epochs of this run; put it back.")
 
     def fit(self) -> None:
         """Train to the last epoch.
@@ -117,9 +121,9 @@ class Trainer:
                 advance(position.batch, "")
             started = time.perf_counter()
             for batch in self.loaders.train:
-                loss, correct = self._step(batch)
+                step = self._step(batch)
                 now = time.perf_counter()
-                self._add(loss, correct, len(batch.indices), now - started)
+                self._add(step, now - started)
                 started = now
                 position.batch += 1
                 advance(1, self._progress_text())
@@ -129,24 +133,23 @@ class Trainer:
         if position.batch < self.steps:
             self._stop_if_asked(watch)
 
-    def _step(self, batch: Batch) -> tuple[float, int]:
+    def _step(self, batch: Batch) -> Step:
         """Forward and backward of one batch; every ``accumulate`` batches the weights move."""
-        recipe = self.recipe
-        images, labels = self.task.prepare(batch, self.compute.device, self.compute.layout)
-        loss, logits = self.task.loss(self.model, images, labels, self.compute.autocast)
-        value = loss.item()
-        if not math.isfinite(value):
+        recipe, position = self.recipe, self.position
+        step = self.task.step(self.model, batch, self.compute)
+        if not math.isfinite(step.sums["loss"]):
+            kept = f" The model of epoch {position.best_epoch} is in {self.run.best}."
             raise UserError(
-                f"The loss is {value} in epoch {self.position.epoch + 1}, batch "
-                f"{self.position.batch + 1}. The last good model is kept in {self.run.path}; try a "
-                "lower --lr, a longer --warmup-epochs, or --clip-norm 5."
+                f"The loss is {step.sums['loss']} in epoch {position.epoch + 1}, batch "
+                f"{position.batch + 1}.{kept if position.best_epoch else ''} Start another run "
+                "with a lower --lr, a longer --warmup-epochs, or --clip-norm 5."
             )
-        first = self.position.batch - self.position.batch % recipe.accumulate
+        first = position.batch - position.batch % recipe.accumulate
         share = min(recipe.accumulate, self.steps - first)
-        torch.autograd.backward(loss / share)
-        if self.position.batch + 1 - first == share:
+        torch.autograd.backward(step.loss / share)
+        if position.batch + 1 - first == share:
             self._move_weights()
-        return value, int((logits.argmax(1) == labels).sum())
+        return step
 
     def _move_weights(self) -> None:
         recipe = self.recipe
@@ -168,90 +171,80 @@ class Trainer:
         return rate_at(
             step,
             peak=peak_rate(recipe.lr, recipe.batch_size * recipe.accumulate),
-            warmup=round(recipe.warmup_epochs * per_epoch),
+            warmup=round(min(recipe.warmup_epochs, recipe.epochs / 2) * per_epoch),
             total=recipe.epochs * per_epoch,
         )
 
     def _finish_epoch(self) -> None:
         """Evaluate, write the record and the checkpoints, and move on to the next epoch."""
         position, sums = self.position, self.position.sums
-        rate = self.learning_rate
-        evaluation = self.evaluate(self.evaluated)
+        result = self.evaluate(self.evaluated, self.compute)
+        trained = self._means()
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
         record: Record = {
             "epoch": position.epoch,
-            "train_loss": sums["loss"] / sums["images"],
-            "train_top1": sums["correct"] / sums["images"],
-            "val_loss": evaluation.loss,
-            "val_top1": evaluation.top1,
-            "lr": rate,
+            **{f"train_{name}": value for name, value in trained.items()},
+            **{f"val_{name}": value for name, value in result.metrics.items()},
+            "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": sums["images"] / sums["seconds"],
             "seconds": sums["seconds"],
         }
         self.records.append(record)
         self.run.write_records(self.records)
-        better = evaluation.top1 > position.best_top1
+        better = result.score > position.best_score
         if better:
-            position.best_top1, position.best_epoch = evaluation.top1, position.epoch
-        self._save_models(evaluation, better)
-        self.save()
-        self.reporter.say(_describe(record, self.recipe.epochs, better))
+            position.best_score, position.best_epoch = result.score, position.epoch
+        self._save_models(result.metrics, better=better)
+        save_state(
+            self.run.state, self.identity, position, self.model, self.average, self.optimizer
+        )
+        self.reporter.say(
+            f"epoch {position.epoch:>3}/{self.recipe.epochs}  train {self.task.words(trained)}  "
+            f"val {self.task.words(result.metrics)}  {record['images_per_second']:5.0f} img/s"
+            + ("  best" if better else "")
+        )
 
-    def evaluate(self, model: nn.Module) -> Evaluation:
+    def evaluate(self, model: nn.Module, compute: Compute) -> ResultT:
         """A model on the validation images."""
         with self.reporter.track("validating", self.loaders.validation_count) as advance:
             return self.task.evaluate(
                 model,
                 self.loaders.validation,
-                self.compute.device,
-                self.compute.autocast,
-                layout=self.compute.layout,
+                compute,
                 advance=lambda done: advance(done, ""),
             )
 
-    def _save_models(self, evaluation: Evaluation, better: bool) -> None:
-        metrics = {"top1": evaluation.top1, "top5": evaluation.top5, "loss": evaluation.loss}
-        metrics["epoch"] = self.position.epoch
-        card = replace(self.card, metrics=metrics).to_dict()
+    def _save_models(self, metrics: dict[str, float], *, better: bool) -> None:
+        card = replace(self.card, metrics={**metrics, "epoch": self.position.epoch}).to_dict()
         weights = self.evaluated.state_dict()
         for path in (self.run.last, self.run.best) if better else (self.run.last,):
             save_tensors(path, weights, card)
 
-    def save(self) -> None:
-        """Write the state from which `resume` goes on."""
-        save_state(self.run.state, self.position, self.model, self.average, self.optimizer)
-
     def _stop_if_asked(self, watch: SignalWatch) -> None:
-        if watch.received is None or self.position.epoch >= self.recipe.epochs:
+        position = self.position
+        if watch.received is None or position.epoch >= self.recipe.epochs:
             return
-        self.save()
+        save_state(
+            self.run.state, self.identity, position, self.model, self.average, self.optimizer
+        )
         raise Interrupted(
-            f"Stopped in epoch {self.position.epoch + 1}, batch {self.position.batch}, and saved. "
+            f"Stopped in epoch {position.epoch + 1}, batch {position.batch}, and saved. "
             f"Go on with: resnestkit train --resume {self.run.path}",
             watch.received,
         )
 
-    def _add(self, loss: float, correct: int, images: int, seconds: float) -> None:
+    def _add(self, step: Step, seconds: float) -> None:
         sums = self.position.sums
-        added = {"loss": loss * images, "correct": correct, "images": images, "seconds": seconds}
-        for name, value in added.items():
+        for name, value in {**step.sums, "images": step.images, "seconds": seconds}.items():
             sums[name] = sums.get(name, 0.0) + value
+
+    def _means(self) -> dict[str, float]:
+        sums = self.position.sums
+        return {k: v / sums["images"] for k, v in sums.items() if k not in {"images", "seconds"}}
 
     def _progress_text(self) -> str:
         sums, position = self.position.sums, self.position
-        per_batch = sums["seconds"] / position.batch
         done = position.epoch * self.steps + position.batch
-        left = (self.recipe.epochs * self.steps - done) * per_batch
-        return (
-            f"loss {sums['loss'] / sums['images']:.3f}  "
-            f"acc {sums['correct'] / sums['images']:.1%}  "
-            f"{sums['images'] / sums['seconds']:.0f} img/s  {format_seconds(left)} left"
-        )
-
-
-def _describe(record: Record, epochs: int, better: bool) -> str:
-    return (
-        f"epoch {record['epoch']:>3.0f}/{epochs}  train loss {record['train_loss']:.3f}  "
-        f"val loss {record['val_loss']:.3f}  val acc {record['val_top1']:6.2%}  "
-        f"{record['images_per_second']:5.0f} img/s" + ("  best" if better else "")
-    )
+        left = (self.recipe.epochs * self.steps - done) * sums["seconds"] / position.batch
+        speed = sums["images"] / sums["seconds"]
+        return f"{self.task.words(self._means())}  {speed:.0f} img/s  {format_seconds(left)} left"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from resnestkit.data.check import Checked, check_images
+from resnestkit.data.check import Checked, check_images, refuse_unreadable
 from resnestkit.data.loaders import (
+    Batches,
     EpochSampler,
     InOrder,
+    Loaders,
     TransformedImages,
     choose_workers,
-    make_loader,
 )
 from resnestkit.data.sources import Source
-from resnestkit.data.transforms import Augmentation, evaluation_transform, training_transform
+from resnestkit.data.transforms import Augmentation, EvaluationTransform, TrainingTransform
 from resnestkit.errors import UserError
 from resnestkit.models.zoo import Net
 from resnestkit.preprocessing import Preprocessing
-from resnestkit.training.loop import Loaders
 from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Recipe
 
@@ -30,16 +30,24 @@ def read_images(source: Source, recipe: Recipe, reporter: Reporter) -> dict[str,
             checked[split] = check_images(
                 images,
                 cache_bytes=memory,
-                skip_unreadable=recipe.skip_unreadable,
                 advance=lambda done, advance=advance: advance(done, ""),  # type: ignore[misc]
             )
         memory -= checked[split].cached_bytes
-        reporter.say(
-            f"{split:<11} {_describe_images(checked[split])}, {len(source.classes)} classes"
-        )
-        for image in checked[split].unreadable:
+    if not recipe.skip_unreadable:
+        refuse_unreadable(checked.values())
+    for split, one in checked.items():
+        reporter.say(f"{split:<11} {_describe_images(one)}, {len(source.classes)} classes")
+        for image in one.unreadable:
             reporter.say(f"left out    {image}")
+        _check_every_class(source.classes, one, split)
     return checked
+
+
+def _check_every_class(classes: tuple[str, ...], checked: Checked, split: str) -> None:
+    present = set(checked.images.labels)
+    lost = [name for label, name in enumerate(classes) if label not in present]
+    if lost:
+        raise UserError(f"No image of {', '.join(lost)} in the {split} split can be read.")
 
 
 def _describe_images(checked: Checked) -> str:
@@ -61,7 +69,9 @@ def hint_at_size(train: Checked, net: Net, size: int, reporter: Reporter) -> Non
 
 
 def check_batches(train: Checked, recipe: Recipe) -> None:
-    """Raise UserError if a step would hold too few images for the norm policy."""
+    """Raise UserError if the norm policy cannot work with these images or this recipe."""
+    if recipe.norm == "frozen" and recipe.weights is None:
+        raise UserError("--norm frozen holds statistics that were never learnt; give --weights.")
     if recipe.norm in {"batch", "sync"} and min(recipe.batch_size, len(train.images)) < 2:
         raise UserError(
             "Batch normalisation needs two or more images per step: raise --batch-size, or use "
@@ -77,15 +87,13 @@ def make_loaders(
     train, held = checked["train"], checked[validation]
     sampler = EpochSampler(len(train.images), recipe.batch_size, recipe.seed)
     training_images = TransformedImages(
-        train.images, training_transform(preprocessing, augmentation), recipe.seed
+        train.images, TrainingTransform(preprocessing, augmentation), recipe.seed
     )
-    held_images = TransformedImages(held.images, evaluation_transform(preprocessing), None)
+    held_images = TransformedImages(held.images, EvaluationTransform(preprocessing), None)
     return Loaders(
-        train=make_loader(
-            training_images, sampler, choose_workers(recipe.workers, train.in_memory)
-        ),
+        train=Batches(training_images, sampler, choose_workers(recipe.workers, train.in_memory)),
         sampler=sampler,
-        validation=make_loader(
+        validation=Batches(
             held_images,
             InOrder(len(held.images), 2 * recipe.batch_size),
             choose_workers(recipe.workers, held.in_memory),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +21,20 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+class PatientConsole(Console):
+    """A console that falls silent, rather than ends the program, when its reader leaves."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on; the training goes on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Reporter:
     """Prints how a long piece of work goes on. ``quiet`` prints nothing."""
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        self.console = console or Console(quiet=quiet, highlight=False)
+        self.console = console or PatientConsole(quiet=quiet, highlight=False)
 
     def say(self, text: str) -> None:
         """One line, kept on the screen."""

@@ -13,9 +13,10 @@ import importlib.util
 import json
 import pkgutil
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import resnestkit.recipes
 from resnestkit.errors import UserError, nearest
@@ -27,7 +28,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train. The defaults are the paper's where it names a value."""
+    """How to train. Loss, optimiser and schedule default to the paper's (section 4.1)."""
 
     model: str = "resnest50"
     """Net to train; `resnestkit models` lists them."""
@@ -36,14 +37,14 @@ class Recipe:
     epochs: int = 100
     """Passes over the training images."""
     batch_size: int = 64
-    """Images per step."""
+    """Images per forward pass."""
     accumulate: int = 1
-    """Steps whose gradients are added up before the weights move."""
+    """Passes whose gradients are added up before the weights move."""
 
     lr: float = 0.1
     """Peak learning rate per 256 images; it is scaled with the batch."""
     warmup_epochs: float = 5.0
-    """Epochs in which the learning rate rises from 0."""
+    """Epochs in which the learning rate rises from 0; at most half of all."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
@@ -73,7 +74,7 @@ class Recipe:
     """Norm policy."""
 
     size: int | None = None
-    """Side of the input in pixels; none is what the net was published for."""
+    """Side of the input in pixels; none is the size that the net was published for."""
     crop: Crop = "resized"
     """Training crop: random-resized, padded then cropped, or none."""
     min_area: float = 0.08
@@ -116,30 +117,69 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+_BOUNDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
+    ("more than 0", lambda v: v > 0, ("epochs", "batch_size", "accumulate", "lr", "clip_norm")),
+    ("0 or more", lambda v: v >= 0, ("warmup_epochs", "weight_decay", "mixup", "cutmix")),
+    ("0 or more", lambda v: v >= 0, ("padding", "workers", "cache_mb")),
+    ("more than 0, at most 1", lambda v: 0 < v <= 1, ("min_area", "crop_ratio")),
+    ("at least 0, below 1", lambda v: 0 <= v < 1, ("momentum", "ema", "label_smoothing")),
+    ("at least 0, below 1", lambda v: 0 <= v < 1, ("dropout", "drop_path", "drop_block")),
+    ("more than 0, below 1", lambda v: 0 < v < 1, ("holdout",)),
+    ("from 8 to 4096", lambda v: 8 <= v <= 4096, ("size",)),
+    ("from 0 to 2^63 - 1", lambda v: 0 <= v < 2**63, ("seed",)),
+    ("one value (grey) or three (RGB)", lambda v: len(v) in {1, 3}, ("mean", "std")),
+    ("more than 0", lambda v: min(v) > 0, ("std",)),
+)
+
+
 def check_recipe(recipe: Recipe) -> None:
-    """Raise UserError, naming the flag, for a value that makes no sense."""
-    positive = ("epochs", "batch_size", "accumulate", "lr", "min_area", "crop_ratio")
-    not_negative = ("warmup_epochs", "momentum", "weight_decay", "mixup", "cutmix", "padding")
-    share = ("ema", "label_smoothing", "drop_path", "drop_block", "holdout")
-    for name in positive:
-        _require(recipe, name, getattr(recipe, name) > 0, "more than 0")
-    for name in not_negative:
-        _require(recipe, name, getattr(recipe, name) >= 0, "0 or more")
-    for name in share:
-        _require(recipe, name, 0 <= getattr(recipe, name) < 1, "at least 0 and below 1")
-    for name in ("min_area", "crop_ratio"):
-        _require(recipe, name, getattr(recipe, name) <= 1, "at most 1")
-    _require(recipe, "size", recipe.size is None or recipe.size >= 8, "8 or more")
-    _require(recipe, "workers", recipe.workers is None or recipe.workers >= 0, "0 or more")
-    _require(recipe, "mean", len(recipe.mean) in {1, 3}, "one value (grey) or three (RGB)")
-    _require(recipe, "std", len(recipe.std) == len(recipe.mean), "as many values as --mean")
-    _require(recipe, "std", min(recipe.std) > 0, "more than 0")
+    """Raise UserError, naming the flag, for a value of the wrong type or without sense.
+
+    The command line checks types by itself; a file and a caller in Python do not.
+    """
+    for name, kind in get_type_hints(Recipe).items():
+        if not _is_a(getattr(recipe, name), kind):
+            _refuse(recipe, name, describe_type(kind))
+    for wanted, holds, names in _BOUNDS:
+        for name in names:
+            value = getattr(recipe, name)
+            if value is not None and not holds(value):
+                _refuse(recipe, name, wanted)
+    if len(recipe.std) != len(recipe.mean):
+        _refuse(recipe, "std", "as many values as --mean")
 
 
-def _require(recipe: Recipe, name: str, holds: bool, wanted: str) -> None:
-    if not holds:
-        flag = name.replace("_", "-")
-        raise UserError(f"--{flag} is {getattr(recipe, name)}; it must be {wanted}.")
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type that a field of the recipe declares."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(part, arguments[0]) for part in value)
+    if arguments:
+        return any(_is_a(value, argument) for argument in arguments)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def describe_type(kind: Any) -> str:
+    """A declared type in words."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        return "numbers"
+    if get_args(kind):
+        return " or ".join(describe_type(argument) for argument in get_args(kind))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    return words.get(kind, "none")
+
+
+def _refuse(recipe: Recipe, name: str, wanted: str) -> NoReturn:
+    flag = name.replace("_", "-")
+    raise UserError(f"--{flag} is {getattr(recipe, name)}; it must be {wanted}.")
 
 
 def list_recipes() -> list[str]:
@@ -179,18 +219,30 @@ def recipe_from_dict(values: dict[str, Any], origin: str) -> Recipe:
         raise UserError(f"{origin} does not hold a recipe: {error}.") from error
 
 
+def recorded_data(name: str | None) -> str | None:
+    """The data that a run's config.json was trained on; None for any other recipe."""
+    if name is None or Path(name).suffix != ".json":
+        return None
+    data = _read_json(Path(name)).get("data")
+    return data if isinstance(data, str) else None
+
+
 def _from_json(path: Path) -> Recipe:
+    values = _read_json(path)
+    recipe = values["recipe"] if isinstance(values.get("recipe"), dict) else values
+    return recipe_from_dict(recipe, str(path))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read the recipe {path}: {error.strerror}.") from error
     except ValueError as error:
         raise UserError(f"The recipe {path} is not JSON: {error}.") from error
-    if isinstance(values, dict) and isinstance(values.get("recipe"), dict):
-        values = values["recipe"]
     if not isinstance(values, dict):
         raise UserError(f"The recipe {path} must hold one JSON object.")
-    return recipe_from_dict(values, str(path))
+    return values
 
 
 def _import_file(path: Path) -> types.ModuleType:
@@ -211,7 +263,12 @@ def _import_file(path: Path) -> types.ModuleType:
 
 def _from_module(module: types.ModuleType, origin: str) -> Recipe:
     make = getattr(module, "recipe", None)
-    made = make() if callable(make) else None
+    try:
+        made = make() if callable(make) else None
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"The recipe {origin} fails: {type(error).__name__}: {error}") from error
     if not isinstance(made, Recipe):
         raise UserError(f"The recipe {origin} needs a function recipe() that returns a Recipe.")
     return made

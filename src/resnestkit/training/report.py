@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-import numpy as np
-
-from resnestkit.data.images import ImageSet
-from resnestkit.report.figures import Picture, draw_confusion, draw_curves, draw_gallery
+from resnestkit.report.figures import draw_curves
 from resnestkit.report.page import Figure, Headline, Section, Table, render_page
-from resnestkit.tasks.classification import Evaluation
+from resnestkit.tasks.base import TaskReport
 from resnestkit.training.progress import format_seconds
 from resnestkit.training.recipe import Recipe
 from resnestkit.training.run import Record, RunFolder
@@ -20,77 +15,30 @@ def write_report(
     run: RunFolder,
     card: ModelCard,
     recipe: Recipe,
-    evaluation: Evaluation,
-    images: ImageSet,
+    part: TaskReport,
     records: list[Record],
-    split: str,
+    best_epoch: int,
 ) -> None:
-    """Write evaluation.json, the figures as PNG, and report.html, into the run folder."""
+    """Write the figures as PNG, and report.html, into the run folder."""
     curves = draw_curves(records)
-    confusion = draw_confusion(evaluation.confusion, card.classes)
-    write_whole(run.path / "curves.png", curves)
-    write_whole(run.path / "confusion.png", confusion)
-    run.write_json("evaluation.json", {"classes": card.classes, **asdict(evaluation)})
-    sections: list[Section] = [
-        Figure(
-            "Training",
-            curves,
-            "Loss, accuracy, learning rate and speed, by epoch.",
-            invertible=True,
-        ),
-        Figure(
-            "Confusion",
-            confusion,
-            f"True class by row, predicted by column; {split} images.",
-            invertible=True,
-        ),
-    ]
-    if evaluation.mistakes:
-        gallery = draw_gallery(_pictures(card, evaluation, images))
-        sections.append(
-            Figure("Worst mistakes", gallery, "The wrong guesses that the net is surest of.")
-        )
-    sections += [_class_table(card, evaluation), _recipe_table(recipe), _version_table(card)]
-    headlines = _headlines(card, evaluation, records, split)
-    page = render_page(f"{card.net} on {_short(str(card.data['origin']))}", "", headlines, sections)
-    write_whole(run.report, page.encode())
+    for name, png in {"curves.png": curves, **part.pictures}.items():
+        write_whole(run.path / name, png)
+    caption = "Loss, accuracy, learning rate and speed, by epoch."
+    sections: list[Section] = [Figure("Training", curves, caption, invertible=True)]
+    sections += [*part.sections, _recipe_table(recipe), _version_table(card)]
+    headlines = [*part.headlines, *_headlines(records, best_epoch)]
+    title = f"{card.net} on {_short(str(card.data['origin']))}"
+    write_whole(run.report, render_page(title, "", headlines, sections).encode())
 
 
-def _headlines(
-    card: ModelCard, evaluation: Evaluation, records: list[Record], split: str
-) -> list[Headline]:
-    best = max(records, key=lambda record: record["val_top1"])
+def _headlines(records: list[Record], best_epoch: int) -> list[Headline]:
     seconds = sum(record["seconds"] for record in records)
     speeds = sorted(record["images_per_second"] for record in records)
     return [
-        Headline("Accuracy", f"{evaluation.top1:.2%}", f"{evaluation.count} {split} images"),
-        Headline("Top 5", f"{evaluation.top5:.2%}", f"of {len(card.classes)} classes"),
-        Headline("Best epoch", f"{best['epoch']:.0f}", f"of {len(records)}"),
+        Headline("Best epoch", f"{best_epoch}", f"of {len(records)}, chosen on these images"),
         Headline("Training", format_seconds(seconds), "without validation"),
         Headline("Speed", f"{speeds[len(speeds) // 2]:.0f}", "images per second"),
     ]
-
-
-def _pictures(card: ModelCard, evaluation: Evaluation, images: ImageSet) -> list[Picture]:
-    pictures = []
-    for mistake in evaluation.mistakes:
-        pixels = images.read(mistake.index).permute(1, 2, 0).numpy()
-        if pixels.shape[2] == 1:
-            pixels = np.repeat(pixels, 3, axis=2)
-        said, true = card.classes[mistake.predicted], card.classes[mistake.label]
-        pictures.append(Picture(pixels, f"{said} {mistake.confidence:.0%}", f"is {true}"))
-    return pictures
-
-
-def _class_table(card: ModelCard, evaluation: Evaluation) -> Table:
-    rows = []
-    for index, (name, share) in enumerate(zip(card.classes, evaluation.per_class, strict=True)):
-        others = [(count, i) for i, count in enumerate(evaluation.confusion[index]) if i != index]
-        count, taken_for = max(others)
-        often = f"{card.classes[taken_for]} ({count})" if count else ""
-        total = sum(evaluation.confusion[index])
-        rows.append([name, str(total), f"{share:.1%}", often])
-    return Table("Classes", ["class", "images", "recognised", "most often taken for"], rows)
 
 
 def _recipe_table(recipe: Recipe) -> Table:

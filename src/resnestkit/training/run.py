@@ -15,6 +15,7 @@ report.html         all of it on one page that needs no other file
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,26 +36,33 @@ class RunFolder:
     path: Path
 
     def check_free(self) -> None:
-        """Raise UserError if the folder holds a run already."""
+        """Raise UserError if the folder holds a run already, or cannot be made."""
         if self.config.exists():
-            raise UserError(
-                f"{self.path} holds a run already. Go on with it by --resume {self.path}, or "
-                "choose another --output."
-            )
-
-    def begin(self, data: str, recipe: Recipe, versions: dict[str, str]) -> None:
-        """Make the folder and write its config, unless a run began there before.
-
-        Raises UserError if the folder cannot be written.
-        """
-        if self.config.exists():
-            return
+            raise self._taken()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"Cannot make the folder {self.path}: {error.strerror}.") from error
+
+    def take(self, data: str, recipe: Recipe, versions: dict[str, str]) -> None:
+        """Begin a run here: write its config, unless another run was quicker.
+
+        Raises UserError if the folder holds a run already, or cannot be written.
+        """
         config = {"data": data, "recipe": recipe.to_dict(), "versions": versions}
-        self.write_json(self.config.name, config)
+        try:
+            with self.config.open("x", encoding="utf-8") as file:
+                json.dump(config, file, indent=2)
+        except FileExistsError:
+            raise self._taken() from None
+        except OSError as error:
+            raise UserError(f"Cannot write {self.config}: {error.strerror}.") from error
+
+    def _taken(self) -> UserError:
+        return UserError(
+            f"{self.path} holds a run already. Go on with it by --resume {self.path}, or choose "
+            "another --output."
+        )
 
     @classmethod
     def open(cls, path: Path) -> tuple[RunFolder, str, Recipe]:
@@ -69,10 +77,20 @@ class RunFolder:
             raise UserError(f"{run.config} is damaged: {error}.") from error
         return run, data, recipe_from_dict(values, str(run.config))
 
-    @staticmethod
-    def default_path(model: str) -> Path:
-        """runs/<net>-<date>-<time>."""
-        return Path("runs") / f"{model}-{datetime.now():%Y%m%d-%H%M%S}"
+    @classmethod
+    def new(cls, net: str) -> RunFolder:
+        """runs/<net>-<date>-<time>, with a number behind it if that is taken."""
+        stem = f"{net}-{datetime.now():%Y%m%d-%H%M%S}"
+        for number in itertools.count(1):
+            path = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(f"Cannot make the folder {path}: {error.strerror}.") from error
+            return cls(path)
+        raise AssertionError("counting never ends")
 
     @property
     def config(self) -> Path:

@@ -5,6 +5,7 @@ It is one safetensors file, like the models: nothing in it is pickled, so nothin
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,22 +25,26 @@ class Position:
     """Epoch in progress, from 0."""
     batch: int = 0
     """Batches of it that are done."""
-    best_top1: float = -1.0
-    """Best validation accuracy so far."""
+    best_score: float = -math.inf
+    """Best validation score so far."""
     best_epoch: int = 0
     """Epoch (from 1) that reached it."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Sums over the epoch in progress: loss, correct, images, seconds."""
+    """Sums over the epoch in progress: images, seconds, and what the task counts."""
 
 
 def save_state(
     path: Path,
+    identity: dict[str, Any],
     position: Position,
     model: nn.Module,
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write everything that the rest of the run depends on."""
+    """Write everything that the rest of the run depends on.
+
+    ``identity`` says which data and settings the position belongs to.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
@@ -50,19 +55,31 @@ def save_state(
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    save_tensors(path, tensors, {"kind": TRAINING_STATE, "position": asdict(position)})
+    metadata = {"kind": TRAINING_STATE, "identity": identity, "position": asdict(position)}
+    save_tensors(path, tensors, metadata)
 
 
 def load_state(
     path: Path,
+    identity: dict[str, Any],
     model: nn.Module,
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
 ) -> Position:
-    """Put everything back; the inverse of `save_state`. Raises UserError if it does not fit."""
+    """Put everything back; the inverse of `save_state`.
+
+    Raises UserError if the state is damaged, or the data or settings are not those it was made of.
+    """
     metadata, tensors = load_tensors(path)
     if metadata["kind"] != TRAINING_STATE:
         raise UserError(f"{path} is not the state of a training.")
+    saved = metadata.get("identity", {})
+    changed = [name for name, value in identity.items() if saved.get(name) != value]
+    if changed:
+        raise UserError(
+            f"This run cannot go on: its {' and '.join(changed)} changed since it was stopped. Put "
+            "back what it was trained on, or start another run."
+        )
     try:
         model.load_state_dict(_below("model.", tensors))
         if average is not None:
@@ -78,7 +95,8 @@ def load_state(
             torch.cuda.set_rng_state(tensors["random.cuda"])
         return Position(**metadata["position"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not belong to this run: {error}") from error
+        first = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} does not belong to this run: {first}") from error
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

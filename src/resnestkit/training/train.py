@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from resnestkit.compute import Compute, choose_compute, describe_versions
+from resnestkit.compute import Compute, choose_compute, explain_memory
 from resnestkit.data.sources import DIGITS, Source, TrainedOn, load_source
 from resnestkit.errors import UserError
 from resnestkit.factory import create_model, load_backbone, load_model
@@ -22,7 +22,7 @@ from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Recipe
 from resnestkit.training.report import write_report
 from resnestkit.training.run import RunFolder
-from resnestkit.weights.checkpoint import CLASSIFIER, ModelCard
+from resnestkit.weights.checkpoint import CLASSIFIER, ModelCard, current_versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,10 @@ class TrainResult:
 
     run: RunFolder
     evaluation: Evaluation
-    """The best model on the validation images."""
+    """The best model on the validation images, in float32. The epoch was chosen on these images."""
     best_epoch: int
+    last_top1: float
+    """Accuracy of the last epoch, for which nothing was chosen."""
     cost: Cost
     """Parameters, and multiply-adds at the size trained with."""
     images_per_second: float
@@ -40,7 +42,11 @@ class TrainResult:
 
 
 def train(
-    data: str, recipe: Recipe, output: Path | None = None, *, reporter: Reporter | None = None
+    data: str | Path,
+    recipe: Recipe,
+    output: str | Path | None = None,
+    *,
+    reporter: Reporter | None = None,
 ) -> TrainResult:
     """Train, evaluate and report.
 
@@ -53,28 +59,68 @@ def train(
     Raises:
         UserError: for anything the user can mend; Interrupted after a signal, with all saved.
     """
-    run = RunFolder(output or RunFolder.default_path(recipe.model))
-    run.check_free()
-    return _train(run, data, recipe, reporter or Reporter())
+    net = find_net(recipe.model)
+    recipe = _resolve(recipe, net)
+    origin = _resolve_data(data)
+    run = RunFolder.new(net.name) if output is None else RunFolder(Path(output))
+    _keep_apart(run, origin)
+    if output is not None:
+        run.check_free()
+    return _train(run, origin, recipe, reporter or Reporter(), resumed=False)
 
 
-def resume(path: Path, *, reporter: Reporter | None = None) -> TrainResult:
-    """Go on with a stopped run, by its own data and recipe, to the same bits.
+def resume(
+    path: str | Path, data: str | Path | None = None, *, reporter: Reporter | None = None
+) -> TrainResult:
+    """Go on with a stopped run; on a CPU with as many threads, to the same bits.
 
-    Raises UserError if the folder holds no run.
+    Args:
+        path: the run's folder.
+        data: where the images are now, if they moved; they must be the same images.
+        reporter: where progress goes; None prints to standard output.
+
+    Raises:
+        UserError: the folder holds no run, or the images are others.
     """
-    run, data, recipe = RunFolder.open(path)
-    return _train(run, data, recipe, reporter or Reporter())
+    run, origin, recipe = RunFolder.open(Path(path))
+    moved = origin if data is None else _resolve_data(data)
+    return _train(run, moved, recipe, reporter or Reporter(), resumed=True)
 
 
-def _train(run: RunFolder, data: str, recipe: Recipe, reporter: Reporter) -> TrainResult:
-    """From the run's state, if it has one, or from the beginning."""
+def _resolve(recipe: Recipe, net: Net) -> Recipe:
+    """The recipe as it will run: "auto" and none become what this machine and net make them."""
+    compute = choose_compute(recipe.device, recipe.precision)
+    return replace(
+        recipe,
+        size=recipe.size or net.size,
+        precision="bfloat16" if compute.bfloat16 else "float32",
+        dropout=net.spec.dropout if recipe.dropout is None else recipe.dropout,
+        weights=None if recipe.weights is None else str(Path(recipe.weights).resolve()),
+    )
+
+
+def _resolve_data(data: str | Path) -> str:
+    return DIGITS if str(data) == DIGITS else str(Path(data).resolve())
+
+
+def _keep_apart(run: RunFolder, origin: str) -> None:
+    if origin != DIGITS and run.path.resolve().is_relative_to(origin):
+        raise UserError(
+            f"The run folder {run.path} would lie inside the data, where it would be taken for a "
+            "class. Choose an --output elsewhere."
+        )
+
+
+def _train(
+    run: RunFolder, data: str, recipe: Recipe, reporter: Reporter, *, resumed: bool
+) -> TrainResult:
     net = find_net(recipe.model)
     compute = choose_compute(recipe.device, recipe.precision, channels_last=recipe.channels_last)
     torch.manual_seed(recipe.seed)
     preprocessing = _preprocessing(recipe, net)
     source = load_source(data, preprocessing.channels, recipe.holdout, recipe.seed)
-    model = _make_model(net, recipe, len(source.classes), compute)
+    starts = not run.state.exists()
+    model = _make_model(net, recipe, len(source.classes), compute, load=starts)
     cost = _count(net, preprocessing, len(source.classes))
     reporter.say(_describe_net(net, cost, preprocessing.size))
     reporter.say(f"compute     {compute}")
@@ -83,38 +129,28 @@ def _train(run: RunFolder, data: str, recipe: Recipe, reporter: Reporter) -> Tra
     check_batches(checked["train"], recipe)
 
     # Only now, when nothing the user could mend stands in the way, is the folder taken.
-    run.begin(data if data == DIGITS else str(Path(data).resolve()), recipe, describe_versions())
+    if not resumed:
+        run.take(data, recipe, current_versions())
     reporter.say(f"run         {run.path}")
     card = _make_card(net, source, recipe, preprocessing)
-    trainer = Trainer(
-        model,
-        _make_task(recipe, card),
-        recipe,
-        make_loaders(checked, source.validation, recipe, preprocessing),
-        run,
-        card,
-        compute,
-        reporter,
-    )
-    if run.state.exists():
+    task = _make_task(recipe, card)
+    loaders = make_loaders(checked, source.validation, recipe, preprocessing)
+    trainer = Trainer(model, task, recipe, loaders, run, card, compute, reporter)
+    if not starts:
         trainer.resume()
-    _fit(trainer)
-    best, _ = load_model(run.best)
-    evaluation = trainer.evaluate(compute.place(best))
-    validation = checked[source.validation].images
-    write_report(run, card, recipe, evaluation, validation, trainer.records, source.validation)
-    speeds = sorted(record["images_per_second"] for record in trainer.records)
-    return TrainResult(run, evaluation, trainer.position.best_epoch, cost, speeds[len(speeds) // 2])
-
-
-def _fit(trainer: Trainer) -> None:
-    try:
+    advice = f"Halve --batch-size {recipe.batch_size}, and double --accumulate to make up for it."
+    with explain_memory(advice):
         trainer.fit()
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"Out of memory on {trainer.compute.device} with --batch-size "
-            f"{trainer.recipe.batch_size}; halve it, and double --accumulate to keep the recipe."
-        ) from error
+        best, _ = load_model(run.best)
+        result = trainer.evaluate(compute.place(best), replace(compute, bfloat16=False))
+    run.write_json("evaluation.json", {"classes": card.classes, **asdict(result)})
+    validation = checked[source.validation].images
+    part = task.report(result, validation, source.validation)
+    best_epoch, records = trainer.position.best_epoch, trainer.records
+    write_report(run, card, recipe, part, records, best_epoch)
+    speeds = sorted(record["images_per_second"] for record in records)
+    speed, last = speeds[len(speeds) // 2], records[-1]["val_top1"]
+    return TrainResult(run, result, best_epoch, last, cost, speed)
 
 
 def _make_card(net: Net, source: Source, recipe: Recipe, preprocessing: Preprocessing) -> ModelCard:
@@ -126,13 +162,13 @@ def _make_card(net: Net, source: Source, recipe: Recipe, preprocessing: Preproce
         preprocessing=preprocessing,
         norm=recipe.norm,
         data=asdict(TrainedOn(source.origin, source.fingerprint, source.held_out, recipe.seed)),
-        versions=describe_versions(),
+        versions=current_versions(),
     )
 
 
 def _make_task(recipe: Recipe, card: ModelCard) -> ClassificationTask:
     return ClassificationTask(
-        len(card.classes),
+        card.classes,
         card.preprocessing,
         label_smoothing=recipe.label_smoothing,
         mixup=recipe.mixup,
@@ -150,7 +186,7 @@ def _preprocessing(recipe: Recipe, net: Net) -> Preprocessing:
     )
 
 
-def _make_model(net: Net, recipe: Recipe, classes: int, compute: Compute) -> ResNet:
+def _make_model(net: Net, recipe: Recipe, classes: int, compute: Compute, *, load: bool) -> ResNet:
     model = create_model(
         net.name,
         classes=classes,
@@ -161,7 +197,7 @@ def _make_model(net: Net, recipe: Recipe, classes: int, compute: Compute) -> Res
         dropout=recipe.dropout,
         zero_gamma=recipe.zero_gamma,
     )
-    if recipe.weights is not None:
+    if load and recipe.weights is not None:
         load_backbone(model, Path(recipe.weights))
     return compute.place(model)
 

@@ -7,8 +7,10 @@ temporary name and moved into place, so that a crash leaves the old file or the 
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,13 @@ class ModelCard:
         if known.get("norm", "batch") not in NORM_POLICIES:
             raise ValueError(f"unknown norm {known['norm']!r}")
         return cls(**known)
+
+
+def current_versions() -> dict[str, str]:
+    """Versions that write a checkpoint or a run."""
+    packages = ("resnestkit", "torch", "torchvision")
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return versions | {"python": platform.python_version(), "machine": platform.machine()}
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

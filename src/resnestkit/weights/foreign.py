@@ -11,7 +11,7 @@ import io
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -94,7 +94,7 @@ def _check_claims(path: Path) -> None:
         _check_numbers(path, [file], size)
 
 
-def _check_numbers(path: Path, streams: list[io.BytesIO] | list[BinaryIO], size: int) -> None:
+def _check_numbers(path: Path, streams: Sequence[BinaryIO], size: int) -> None:
     for stream in streams:
         for number in _integers(stream):
             if number > max(size, 2**16):
@@ -103,7 +103,7 @@ def _check_numbers(path: Path, streams: list[io.BytesIO] | list[BinaryIO], size:
                 )
 
 
-def _integers(stream: io.BytesIO | BinaryIO) -> Iterator[int]:
+def _integers(stream: BinaryIO) -> Iterator[int]:
     for _, argument, _ in pickletools.genops(stream):
         if isinstance(argument, int):
             yield argument

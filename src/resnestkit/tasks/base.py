@@ -1,0 +1,85 @@
+"""What a task is: the one loop trains any of them and knows none."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from resnestkit.compute import Compute
+from resnestkit.data.images import ImageSet
+from resnestkit.report.page import Headline, Section
+
+Advance = Callable[[int], None]
+"""Told the number of images done, for a progress bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one batch gave."""
+
+    loss: Tensor
+    """Scalar to differentiate, in float32."""
+    images: int
+    sums: dict[str, float]
+    """Metrics summed over the images, "loss" among them; the loop divides by the images."""
+
+
+class Result(Protocol):
+    """What an evaluation gave."""
+
+    @property
+    def count(self) -> int:
+        """Images evaluated."""
+
+    @property
+    def score(self) -> float:
+        """The number by which the best epoch is chosen; more is better."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every number worth a curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """A task's part of a run's report."""
+
+    headlines: list[Headline]
+    sections: list[Section]
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """PNG files to be written beside the report, by name."""
+
+
+BatchT = TypeVar("BatchT")
+ResultT = TypeVar("ResultT", bound=Result)
+
+
+class Task(ABC, Generic[BatchT, ResultT]):
+    """How a batch becomes a loss, a model an evaluation, and an evaluation a report."""
+
+    @abstractmethod
+    def step(self, model: nn.Module, batch: BatchT, compute: Compute) -> Step:
+        """The training loss of a batch."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        model: nn.Module,
+        batches: Iterable[BatchT],
+        compute: Compute,
+        *,
+        advance: Advance = lambda _done: None,
+    ) -> ResultT:
+        """Run a model over labelled images; every image counts once."""
+
+    @abstractmethod
+    def words(self, metrics: Mapping[str, float]) -> str:
+        """The metrics that a person watches, in a few words."""
+
+    @abstractmethod
+    def report(self, result: ResultT, images: ImageSet, split: str) -> TaskReport:
+        """What to show of an evaluation of the images of a split."""
