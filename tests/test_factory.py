@@ -37,7 +37,7 @@ def test_unknown_names() -> None:
 
 
 def test_weights_must_be_this_nets(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no checkpoint"):
+    with pytest.raises(UserError, match="no file"):
         create_model("resnet18", weights=tmp_path / "missing.safetensors")
     with pytest.raises(UserError, match="no checkpoint"):
         load_model(tmp_path / "missing.safetensors")

@@ -98,6 +98,28 @@ class ModelsArguments:
     """Print JSON instead of a table."""
 
 
+@dataclass(frozen=True)
+class InspectArguments:
+    """Say what a file of weights is, whoever wrote it."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """A .pth or safetensors file."""
+
+
+@dataclass(frozen=True)
+class ConvertArguments:
+    """Turn another code's weights into a checkpoint, or ours into another code's names."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A .pth or safetensors file, in any names that are known."""
+    target: Annotated[Path, tyro.conf.Positional]
+    """The safetensors file to write."""
+    net: str | None = None
+    """Which net it is, where several have the same tensors."""
+    to: Literal["resnestkit", "caffe", "openmmlab", "detectron2"] = "resnestkit"
+    """A checkpoint of ours, or the code whose names to use."""
+
+
 def train(arguments: Sequence[str]) -> int:
     """Train a net on your images, or on the built-in digits."""
     parsed = _parse_train(arguments)
@@ -173,11 +195,41 @@ def models(arguments: Sequence[str]) -> int:
     return 0
 
 
+def weights(arguments: Sequence[str]) -> int:
+    """Inspect or convert files of weights, ours and others'."""
+    kinds: dict[str, type[InspectArguments | ConvertArguments]]
+    kinds = {"inspect": InspectArguments, "convert": ConvertArguments}
+    words = list(arguments) or ["--help"]
+    if words[0] in {"-h", "--help"}:
+        lines = [f"  {name:<10} {kind.__doc__}" for name, kind in kinds.items()]
+        print("\n".join(["usage: resnestkit weights COMMAND ...", "", *lines]))
+        return 0
+    if words[0] not in kinds:
+        raise UserError(f"There is no command 'weights {words[0]}'.{nearest(words[0], kinds)}")
+    parsed = _parse(kinds[words[0]], f"weights {words[0]}", words[1:])
+    from resnestkit.weights.convert import convert, inspect  # noqa: PLC0415
+
+    if isinstance(parsed, ConvertArguments):
+        net = convert(parsed.source, parsed.target, parsed.net, parsed.to)
+        print(f"{parsed.target} holds a {net.name}")
+    elif isinstance(parsed, InspectArguments):
+        found = inspect(parsed.file)
+        print(
+            f"net         {' or '.join(net.name for net in found.nets)}\n"
+            f"names       {found.dialect}\n"
+            f"classes     {found.classes or 'none: features alone'}\n"
+            f"channels    {found.in_channels}\n"
+            f"coverage    {found.coverage}"
+        )
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
     "models": models,
+    "weights": weights,
 }
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from resnestkit.errors import UserError
 from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import find_net, list_models
+from resnestkit.weights.adapt import adapt
 from resnestkit.weights.checkpoint import ModelCard, load_checkpoint
+from resnestkit.weights.foreign import read_weights
+from resnestkit.weights.identify import compare
+from resnestkit.weights.names import to_ours
 
 __all__ = ["create_model", "list_models", "load_model"]
 
@@ -30,9 +33,12 @@ def create_model(
         name: such as "resnest50"; `list_models` gives them all.
         classes: number of logits; 0 leaves the classifier out.
         in_channels: channels of the image.
-        output_stride: 8, 16 or 32: image pixels per pixel of the last stage.
-        weights: a checkpoint that `resnestkit train` wrote for this very net, or None for random
-            weights. Every tensor must fit.
+        output_stride: 8, 16 or 32: image pixels per pixel of the last stage, at most.
+        weights: a file of this net's weights, from `resnestkit train` or another code (.pth or
+            safetensors; the names of torchvision, timm, the authors, OpenMMLab and Detectron2 are
+            known), or None for random weights. With another number of classes the head starts
+            anew, and `ResNet.head_is_new` says so; with another number of input channels the
+            stem's weights are spread so that its response keeps its scale. All else must fit.
         **options: norm, drop_path, drop_block, dropout and zero_gamma, as in `ResNet`.
 
     Returns:
@@ -52,11 +58,22 @@ def create_model(
         **options,
     )
     if weights is not None:
-        card, tensors = load_checkpoint(Path(weights))
-        if card.spec != net.spec:
-            raise UserError(f"{weights} holds a {card.net}, not a {net.name}.")
-        _load_strictly(model, tensors, str(weights))
+        load_weights(model, Path(weights), net.name)
     return model
+
+
+def load_weights(model: ResNet, path: Path, net: str = "net") -> None:
+    """Load a file of weights into a model; only classes and input channels may differ.
+
+    Raises UserError, with what is missing and what is left over, if anything else does.
+    """
+    tensors, _ = to_ours(read_weights(path))
+    fitted, head_is_new = adapt(model, tensors)
+    coverage = compare(model.state_dict(), fitted)
+    if not coverage.is_complete:
+        raise UserError(f"{path} does not hold the weights of a {net}: {coverage}.")
+    model.load_state_dict(fitted, strict=False)
+    model.head_is_new = head_is_new and model.classes > 0
 
 
 def load_model(path: str | Path) -> tuple[ResNet, ModelCard]:
@@ -67,7 +84,11 @@ def load_model(path: str | Path) -> tuple[ResNet, ModelCard]:
     card, tensors = load_checkpoint(Path(path))
     with torch.device("meta"):
         model = build_from_card(card)
-    _load_strictly(model, tensors, str(path), assign=True)
+    coverage = compare(model.state_dict(), tensors)
+    if not coverage.is_complete:
+        raise UserError(f"The weights of {path} do not fit its own card: {coverage}.")
+    # Taken as they are: a model on the meta device has no memory to copy them into.
+    model.load_state_dict(tensors, assign=True)
     return model.eval(), card
 
 
@@ -80,26 +101,3 @@ def build_from_card(card: ModelCard) -> ResNet:
         output_stride=card.output_stride,
         norm=card.norm,
     )
-
-
-def load_backbone(model: ResNet, path: Path) -> None:
-    """Load all but the classifier from a checkpoint of the same net, for fine-tuning.
-
-    Raises UserError if the checkpoint is of another net or does not fit.
-    """
-    card, tensors = load_checkpoint(path)
-    if card.spec != model.spec:
-        raise UserError(f"{path} holds a {card.net}; it cannot start another net.")
-    head = {name: t for name, t in model.state_dict().items() if name.startswith("fc.")}
-    _load_strictly(model, tensors | head, str(path))
-
-
-def _load_strictly(
-    model: nn.Module, tensors: dict[str, Any], origin: str, *, assign: bool = False
-) -> None:
-    """Copy every tensor, or under ``assign`` take it as it is: a model on meta has no memory."""
-    try:
-        model.load_state_dict(tensors, strict=True, assign=assign)
-    except RuntimeError as error:
-        first = str(error).split("\n", 1)[-1].strip().split("\n")[0]
-        raise UserError(f"The weights of {origin} do not fit the net: {first}") from error

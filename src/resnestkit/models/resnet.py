@@ -55,6 +55,7 @@ class ResNet(Backbone):
         plans = plan_stages(spec, output_stride)
         self.output_stride = plans[-1].output_stride
         self._frozen: list[nn.Module] = []
+        self.head_is_new = classes > 0
 
         self.conv1 = make_stem(spec, in_channels, make_norm)
         self.bn1 = make_norm(spec.stem_channels)

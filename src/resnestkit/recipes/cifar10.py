@@ -11,9 +11,9 @@ def recipe() -> Recipe:
     """Small ResNeSt at 32x32: pad and crop, flip, a short cosine with a high peak."""
     return Recipe(
         model="resnest23_small",
-        epochs=13,
+        epochs=10,
         batch_size=128,
-        lr=0.4,
+        lr=0.5,
         warmup_epochs=2,
         weight_decay=5e-4,
         label_smoothing=0.1,

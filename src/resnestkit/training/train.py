@@ -10,7 +10,7 @@ import torch
 from resnestkit.compute import Compute, choose_compute, explain_memory
 from resnestkit.data.sources import DIGITS, Source, TrainedOn, load_source
 from resnestkit.errors import UserError
-from resnestkit.factory import create_model, load_backbone, load_model
+from resnestkit.factory import create_model, load_model, load_weights
 from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import Net, find_net
@@ -198,7 +198,7 @@ def _make_model(net: Net, recipe: Recipe, classes: int, compute: Compute, *, loa
         zero_gamma=recipe.zero_gamma,
     )
     if load and recipe.weights is not None:
-        load_backbone(model, Path(recipe.weights))
+        load_weights(model, Path(recipe.weights), net.name)
     return compute.place(model)
 
 

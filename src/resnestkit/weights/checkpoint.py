@@ -24,6 +24,7 @@ from resnestkit.models.spec import NORM_POLICIES, NetSpec, NormPolicy
 from resnestkit.preprocessing import Preprocessing
 
 CLASSIFIER = "classifier"
+BACKBONE = "backbone"
 TRAINING_STATE = "training-state"
 
 _KEY = "resnestkit"
@@ -34,7 +35,7 @@ class ModelCard:
     """What a checkpoint's weights are, and how to feed them."""
 
     kind: str
-    """What the model does: "classifier"."""
+    """What the model does: "classifier", or "backbone" for features alone."""
     net: str
     """Name in the table of nets, for people; `spec` is what counts."""
     spec: NetSpec
@@ -131,6 +132,8 @@ def load_checkpoint(path: Path, kind: str = CLASSIFIER) -> tuple[ModelCard, dict
         hint = ""
         if metadata["kind"] == TRAINING_STATE:
             hint = " The model is in best.safetensors or last.safetensors beside it."
+        elif metadata["kind"] == BACKBONE:
+            hint = " It has no classifier: train one on it by --weights."
         raise UserError(f"{path} holds a {metadata['kind']}; a {kind} is needed here.{hint}")
     try:
         return ModelCard.from_dict(metadata), tensors

@@ -1,0 +1,108 @@
+"""From another code's file to a typed checkpoint, and from ours to another code's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from resnestkit.errors import UserError
+from resnestkit.models.resnet import ResNet
+from resnestkit.models.zoo import Net, find_net
+from resnestkit.preprocessing import Preprocessing
+from resnestkit.weights.checkpoint import (
+    BACKBONE,
+    CLASSIFIER,
+    ModelCard,
+    current_versions,
+    save_tensors,
+    write_whole,
+)
+from resnestkit.weights.foreign import read_weights
+from resnestkit.weights.identify import Identity, compare, identify
+from resnestkit.weights.names import Dialect, from_ours
+
+
+def inspect(path: Path) -> Identity:
+    """What a file's weights are. Raises UserError if they are no net's of the table."""
+    identity = identify(read_weights(path))
+    if identity is None:
+        raise UserError(
+            f"{path} holds tensors, but not those of a residual net that is known here."
+        )
+    return identity
+
+
+def convert(source: Path, target: Path, net: str | None = None, to: Dialect = "resnestkit") -> Net:
+    """Write a file's weights as a typed checkpoint, or under another code's names.
+
+    Args:
+        source: a file of weights, in any names that are known.
+        target: the safetensors file to write.
+        net: which net it is, where several have the same tensors.
+        to: "resnestkit" for a typed checkpoint, or the code whose names to use.
+
+    Returns:
+        The net.
+
+    Raises:
+        UserError: the file is no whole net, or it is not clear which.
+    """
+    if target.exists():
+        raise UserError(f"{target} exists already; choose another name.")
+    identity = inspect(source)
+    chosen = _choose(identity, net, source)
+    if not identity.coverage.is_complete:
+        raise UserError(f"{source} is not a whole {chosen.name}: {identity.coverage}.")
+    if to == "resnestkit":
+        card = make_card(chosen, identity, source)
+        save_tensors(target, _with_counters(chosen, identity), card.to_dict())
+    else:
+        renamed = from_ours(identity.tensors, to)
+        write_whole(target, save({name: t.contiguous() for name, t in renamed.items()}))
+    return chosen
+
+
+def make_card(net: Net, identity: Identity, source: Path) -> ModelCard:
+    """The card of converted weights: classes by number, since the file does not name them."""
+    channels = identity.in_channels
+    published = Preprocessing(size=net.size)
+    grey = Preprocessing(net.size, mean=(0.5,) * channels, std=(0.25,) * channels)
+    return ModelCard(
+        kind=CLASSIFIER if identity.classes else BACKBONE,
+        net=net.name,
+        spec=net.spec,
+        classes=tuple(f"class {number}" for number in range(identity.classes)),
+        preprocessing=published if channels == published.channels else grey,
+        data={"origin": source.name, "fingerprint": "", "held_out": None, "seed": 0},
+        versions=current_versions(),
+    )
+
+
+def _choose(identity: Identity, name: str | None, source: Path) -> Net:
+    names = [net.name for net in identity.nets]
+    if name is not None:
+        wanted = find_net(name)
+        if wanted.name not in names:
+            raise UserError(f"{source} holds no {wanted.name}, but {' or '.join(names)}.")
+        return wanted
+    if len(identity.nets) > 1:
+        raise UserError(
+            f"{source} fits {' and '.join(names)}, which differ in no tensor but in how they "
+            "compute. Say which it is by --net."
+        )
+    return identity.nets[0]
+
+
+def _with_counters(net: Net, identity: Identity) -> dict[str, Tensor]:
+    """The tensors, with the counters of batches that some codes leave out."""
+    with torch.device("meta"):
+        model = ResNet(net.spec, classes=identity.classes, in_channels=identity.in_channels)
+    state = model.state_dict()
+    assert compare(state, identity.tensors).is_complete
+    return {
+        name: identity.tensors.get(name, torch.zeros(tensor.shape, dtype=tensor.dtype))
+        for name, tensor in state.items()
+    }

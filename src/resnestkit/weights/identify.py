@@ -1,0 +1,109 @@
+"""What a file of tensors is, told from the tensors alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resnestkit.models.resnet import ResNet
+from resnestkit.models.zoo import TABLE, Net
+from resnestkit.weights.names import Dialect, to_ours
+
+_COUNTER = "num_batches_tracked"
+"""Norms of some codes do not count batches; nothing that a net computes depends on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How tensors fit a net, by name."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    """The net has them, the file does not."""
+    unexpected: tuple[str, ...]
+    """The file has them, the net does not."""
+    reshaped: tuple[str, ...]
+    """Both have them, in different shapes."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every tensor has its place and every place its tensor."""
+        return not (self.missing or self.unexpected or self.reshaped)
+
+    def __str__(self) -> str:
+        said = [f"{len(self.loaded)} tensors fit"]
+        for word in ("missing", "unexpected", "reshaped"):
+            names: tuple[str, ...] = getattr(self, word)
+            if names:
+                more = ", ..." if len(names) > 3 else ""
+                said.append(f"{len(names)} {word} ({', '.join(names[:3])}{more})")
+        return ", ".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tensors are: the nets that they fit best, and how well."""
+
+    nets: tuple[Net, ...]
+    """Several where nets differ in no tensor, such as in where the stride sits; never none."""
+    classes: int
+    """Logits; 0 without a classifier."""
+    in_channels: int
+    dialect: Dialect
+    coverage: Coverage
+    tensors: dict[str, Tensor]
+    """The tensors under our names."""
+
+
+def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Coverage:
+    """How tensors fit the state of a net; counters of batches may be missing."""
+    both = [name for name in expected if name in tensors]
+    fits = [name for name in both if expected[name].shape == tensors[name].shape]
+    missing = (n for n in expected if n not in tensors and not n.endswith(_COUNTER))
+    return Coverage(
+        loaded=tuple(fits),
+        missing=tuple(missing),
+        unexpected=tuple(name for name in tensors if name not in expected),
+        reshaped=tuple(name for name in both if expected[name].shape != tensors[name].shape),
+    )
+
+
+def identify(weights: Mapping[str, Tensor]) -> Identity | None:
+    """The net whose weights these are, whoever named them; None if they are no residual net's."""
+    tensors, dialect = to_ours(weights)
+    candidates = [net for net in TABLE if _blocks(tensors) == net.spec.layers]
+    stem = next((tensors[n] for n in ("conv1.weight", "conv1.0.weight") if n in tensors), None)
+    if not candidates or stem is None or stem.ndim != 4:
+        return None
+    head = tensors.get("fc.weight")
+    classes = head.shape[0] if head is not None and head.ndim == 2 else 0
+    found: list[tuple[Net, Coverage]] = []
+    for net in candidates:
+        with torch.device("meta"):
+            model = ResNet(net.spec, classes=classes, in_channels=stem.shape[1])
+        found.append((net, compare(model.state_dict(), tensors)))
+    # Among equals the fewest misfits: a smaller net's tensors may all be found in a larger one's.
+    best = max(_rank(coverage) for _, coverage in found)
+    nets = tuple(net for net, coverage in found if _rank(coverage) == best)
+    coverage = next(coverage for _, coverage in found if _rank(coverage) == best)
+    return Identity(nets, classes, stem.shape[1], dialect, coverage, tensors)
+
+
+def _rank(coverage: Coverage) -> tuple[int, int]:
+    misfits = len(coverage.missing) + len(coverage.unexpected) + len(coverage.reshaped)
+    return len(coverage.loaded), -misfits
+
+
+def _blocks(names: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Blocks per stage, counted from names such as layer3.5.conv1.weight."""
+    last: dict[int, int] = {}
+    for name in names:
+        match = re.match(r"layer(\d+)\.(\d+)\.", name)
+        if match:
+            stage, block = int(match[1]), int(match[2])
+            last[stage] = max(last.get(stage, 0), block + 1)
+    return tuple(blocks for _, blocks in sorted(last.items()))
