@@ -235,9 +235,13 @@ def test_a_folder_that_cannot_be_made_is_known_before_reading(colours: Path) -> 
         run(colours, SMALL, Path("/proc/nothing/run"))
 
 
-def test_frozen_norms_need_weights(colours: Path, tmp_path: Path) -> None:
+def test_frozen_norms_need_weights_and_synchronised_ones_a_gpu(
+    colours: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="give --weights"):
         run(colours, replace(SMALL, norm="frozen"), tmp_path / "run")
+    with pytest.raises(UserError, match="needs a GPU"):
+        run(colours, replace(SMALL, norm="sync"), tmp_path / "run")
 
 
 def test_a_mixed_image_is_right_if_its_larger_part_is_named() -> None:

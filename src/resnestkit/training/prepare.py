@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resnestkit.compute import Compute
 from resnestkit.data.check import Checked, check_images, refuse_unreadable
 from resnestkit.data.loaders import (
     Batches,
@@ -68,8 +69,10 @@ def hint_at_size(train: Checked, net: Net, size: int, reporter: Reporter) -> Non
         )
 
 
-def check_batches(train: Checked, recipe: Recipe) -> None:
-    """Raise UserError if the norm policy cannot work with these images or this recipe."""
+def check_norm(train: Checked, recipe: Recipe, compute: Compute) -> None:
+    """Raise UserError if the norm policy cannot work with these images, weights or device."""
+    if recipe.norm == "sync" and compute.device.type == "cpu":
+        raise UserError("--norm sync needs a GPU; on a CPU use --norm batch or --norm group.")
     if recipe.norm == "frozen" and recipe.weights is None:
         raise UserError("--norm frozen holds statistics that were never learnt; give --weights.")
     if recipe.norm in {"batch", "sync"} and min(recipe.batch_size, len(train.images)) < 2:

@@ -17,7 +17,7 @@ from resnestkit.models.zoo import Net, find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.tasks.classification import ClassificationTask, Evaluation
 from resnestkit.training.loop import Trainer
-from resnestkit.training.prepare import check_batches, hint_at_size, make_loaders, read_images
+from resnestkit.training.prepare import check_norm, hint_at_size, make_loaders, read_images
 from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Recipe
 from resnestkit.training.report import write_report
@@ -126,7 +126,7 @@ def _train(
     reporter.say(f"compute     {compute}")
     checked = read_images(source, recipe, reporter)
     hint_at_size(checked["train"], net, preprocessing.size, reporter)
-    check_batches(checked["train"], recipe)
+    check_norm(checked["train"], recipe, compute)
 
     # Only now, when nothing the user could mend stands in the way, is the folder taken.
     if not resumed:
