@@ -1,7 +1,9 @@
 """Models by name, and the package's face."""
 
+import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 import resnestkit
 from resnestkit import UserError, create_model, list_models, load_model
+from resnestkit.weights.manifest import find_published
 
 
 def test_alias_classes_channels_and_stride() -> None:
@@ -34,6 +37,25 @@ def test_unknown_names() -> None:
         create_model("resnet18", output_stride=4)
     with pytest.raises(ValueError, match="batch, sync"):
         create_model("resnet18", norm="layer")
+
+
+def test_published_weights_are_fetched_and_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the cache, so that no network is needed: the file is put where a download would."""
+    monkeypatch.setenv("RESNESTKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("RESNESTKIT_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth is not in"):
+        create_model("resnet18", weights="imagenet1k")
+    model = create_model("resnet18", classes=1000)
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    digits = hashlib.sha256((tmp_path / "mine.pth").read_bytes()).hexdigest()[:8]
+    (tmp_path / "mine.pth").rename(tmp_path / f"resnet18-{digits}.pth")
+    entry = replace(find_published("resnet18"), file=f"resnet18-{digits}.pth")
+    monkeypatch.setattr("resnestkit.factory.find_published", lambda *_: entry)
+    loaded = create_model("resnet18", classes=7, weights="imagenet1k")
+    assert loaded.head_is_new
+    assert torch.equal(loaded.layer4[1].conv2.weight, model.layer4[1].conv2.weight)
 
 
 def test_weights_must_be_this_nets(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import find_net, list_models
 from resnestkit.weights.adapt import adapt
 from resnestkit.weights.checkpoint import ModelCard, load_checkpoint
+from resnestkit.weights.download import fetch
 from resnestkit.weights.foreign import read_weights
 from resnestkit.weights.identify import compare
+from resnestkit.weights.manifest import find_published
 from resnestkit.weights.names import to_ours
 
 __all__ = ["create_model", "list_models", "load_model"]
@@ -34,7 +36,8 @@ def create_model(
         classes: number of logits; 0 leaves the classifier out.
         in_channels: channels of the image.
         output_stride: 8, 16 or 32: image pixels per pixel of the last stage, at most.
-        weights: a file of this net's weights, from `resnestkit train` or another code (.pth or
+        weights: "imagenet1k" for the published weights of this net (or one of its sources, see
+            `resnestkit.weights.manifest`), which are downloaded once; a file of weights, from `resnestkit train` or another code (.pth or
             safetensors; the names of torchvision, timm, the authors, OpenMMLab and Detectron2 are
             known), or None for random weights. With another number of classes the head starts
             anew, and `ResNet.head_is_new` says so; with another number of input channels the
@@ -58,8 +61,19 @@ def create_model(
         **options,
     )
     if weights is not None:
-        load_weights(model, Path(weights), net.name)
+        load_weights(model, find_weights(weights, net.name), net.name)
     return model
+
+
+def find_weights(weights: str | Path, net: str) -> Path:
+    """The file that a user names: a path, or published weights, which are downloaded once.
+
+    Raises UserError if it is neither, or no address gives the file.
+    """
+    path = Path(weights)
+    if path.suffix or path.exists():
+        return path
+    return fetch(find_published(net, str(weights)))
 
 
 def load_weights(model: ResNet, path: Path, net: str = "net") -> None:

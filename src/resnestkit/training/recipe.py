@@ -33,7 +33,7 @@ class Recipe:
     model: str = "resnest50"
     """Net to train; `resnestkit models` lists them."""
     weights: str | None = None
-    """Start from this checkpoint's backbone instead of random weights."""
+    """Start from a file of weights, or from "imagenet1k", the published ones (downloaded once)."""
     epochs: int = 100
     """Passes over the training images."""
     batch_size: int = 64

@@ -10,7 +10,7 @@ import torch
 from resnestkit.compute import Compute, choose_compute, explain_memory
 from resnestkit.data.sources import DIGITS, Source, TrainedOn, load_source
 from resnestkit.errors import UserError
-from resnestkit.factory import create_model, load_model, load_weights
+from resnestkit.factory import create_model, find_weights, load_model, load_weights
 from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import Net, find_net
@@ -95,8 +95,15 @@ def _resolve(recipe: Recipe, net: Net) -> Recipe:
         size=recipe.size or net.size,
         precision="bfloat16" if compute.bfloat16 else "float32",
         dropout=net.spec.dropout if recipe.dropout is None else recipe.dropout,
-        weights=None if recipe.weights is None else str(Path(recipe.weights).resolve()),
+        weights=_resolve_file(recipe.weights),
     )
+
+
+def _resolve_file(weights: str | None) -> str | None:
+    """A file's whole path; the name of published weights as it is."""
+    if weights is None or not (Path(weights).suffix or Path(weights).exists()):
+        return weights
+    return str(Path(weights).resolve())
 
 
 def _resolve_data(data: str | Path) -> str:
@@ -198,7 +205,7 @@ def _make_model(net: Net, recipe: Recipe, classes: int, compute: Compute, *, loa
         zero_gamma=recipe.zero_gamma,
     )
     if load and recipe.weights is not None:
-        load_weights(model, Path(recipe.weights), net.name)
+        load_weights(model, find_weights(recipe.weights, net.name), net.name)
     return compute.place(model)
 
 
