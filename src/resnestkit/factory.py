@@ -37,11 +37,12 @@ def create_model(
         in_channels: channels of the image.
         output_stride: 8, 16 or 32: image pixels per pixel of the last stage, at most.
         weights: "imagenet1k" for the published weights of this net (or one of its sources, see
-            `resnestkit.weights.manifest`), which are downloaded once; a file of weights, from `resnestkit train` or another code (.pth or
-            safetensors; the names of torchvision, timm, the authors, OpenMMLab and Detectron2 are
-            known), or None for random weights. With another number of classes the head starts
-            anew, and `ResNet.head_is_new` says so; with another number of input channels the
-            stem's weights are spread so that its response keeps its scale. All else must fit.
+            `resnestkit.weights.manifest`), which are downloaded once; a file of weights, from
+            `resnestkit train` or another code (.pth or safetensors; the names of torchvision,
+            timm, the authors, OpenMMLab and Detectron2 are known); or None for random weights.
+            With another number of classes the head starts anew, and `ResNet.head_is_new` says so;
+            with another number of input channels the stem's weights are spread so that its
+            response keeps its scale. All else must fit.
         **options: norm, drop_path, drop_block, dropout and zero_gamma, as in `ResNet`.
 
     Returns:
