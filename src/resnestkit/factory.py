@@ -12,7 +12,7 @@ from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import find_net, list_models
 from resnestkit.weights.adapt import adapt
 from resnestkit.weights.checkpoint import ModelCard, load_checkpoint
-from resnestkit.weights.download import fetch
+from resnestkit.weights.download import Advance, fetch
 from resnestkit.weights.foreign import read_weights
 from resnestkit.weights.identify import compare
 from resnestkit.weights.manifest import find_published
@@ -66,15 +66,18 @@ def create_model(
     return model
 
 
-def find_weights(weights: str | Path, net: str) -> Path:
+def find_weights(
+    weights: str | Path, net: str, advance: Advance = lambda _there, _total: None
+) -> Path:
     """The file that a user names: a path, or published weights, which are downloaded once.
 
+    ``advance`` is told the bytes that there are and that there will be.
     Raises UserError if it is neither, or no address gives the file.
     """
     path = Path(weights)
     if path.suffix or path.exists():
         return path
-    return fetch(find_published(net, str(weights)))
+    return fetch(find_published(net, str(weights)), advance=advance)
 
 
 def load_weights(model: ResNet, path: Path, net: str = "net") -> None:

@@ -127,7 +127,7 @@ def _train(
     preprocessing = _preprocessing(recipe, net)
     source = load_source(data, preprocessing.channels, recipe.holdout, recipe.seed)
     starts = not run.state.exists()
-    model = _make_model(net, recipe, len(source.classes), compute, load=starts)
+    model = _make_model(net, recipe, len(source.classes), compute, reporter, load=starts)
     cost = _count(net, preprocessing, len(source.classes))
     reporter.say(_describe_net(net, cost, preprocessing.size))
     reporter.say(f"compute     {compute}")
@@ -193,7 +193,9 @@ def _preprocessing(recipe: Recipe, net: Net) -> Preprocessing:
     )
 
 
-def _make_model(net: Net, recipe: Recipe, classes: int, compute: Compute, *, load: bool) -> ResNet:
+def _make_model(
+    net: Net, recipe: Recipe, classes: int, compute: Compute, reporter: Reporter, *, load: bool
+) -> ResNet:
     model = create_model(
         net.name,
         classes=classes,
@@ -205,8 +207,21 @@ def _make_model(net: Net, recipe: Recipe, classes: int, compute: Compute, *, loa
         zero_gamma=recipe.zero_gamma,
     )
     if load and recipe.weights is not None:
-        load_weights(model, find_weights(recipe.weights, net.name), net.name)
+        load_weights(model, _find_weights(recipe.weights, net, reporter), net.name)
     return compute.place(model)
+
+
+def _find_weights(weights: str, net: Net, reporter: Reporter) -> Path:
+    shown = 0
+    with reporter.track("downloading weights", 100) as advance:
+
+        def show(there: int, total: int) -> None:
+            nonlocal shown
+            percent = 100 * there // total if total else 0
+            advance(percent - shown, f"{there / 1e6:.0f} MB")
+            shown = percent
+
+        return find_weights(weights, net.name, show)
 
 
 def _count(net: Net, preprocessing: Preprocessing, classes: int) -> Cost:
