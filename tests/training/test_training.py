@@ -299,7 +299,7 @@ def test_fine_tuning_starts_from_the_backbone(colours: Path, tmp_path: Path) -> 
     second = run(colours, tiny, tmp_path / "second").run.last
     one, two = load_model(first)[0], load_model(second)[0]
     torch.testing.assert_close(one.layer4[1].conv3.weight, two.layer4[1].conv3.weight)
-    with pytest.raises(UserError, match="cannot start another net"):
+    with pytest.raises(UserError, match="does not hold the weights of a resnet23_small"):
         run(colours, replace(tiny, model="resnet23_small"), tmp_path / "third")
 
 
