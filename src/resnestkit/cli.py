@@ -235,8 +235,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and leave with its exit code; what a user can mend is said in one sentence."""
-    # OpenMP's threads spin while they wait. On a machine that others use too, that was measured to
-    # slow a training many times (docs/results/sharing.md); waiting briefly costs nothing alone.
+    # OpenMP's threads spin while they wait. On a machine that others use too that slows a training
+    # many times, and spinning briefly costs nothing alone: scripts/measure_sharing.py shows both.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):
         # A file name need not be text in the terminal's encoding.

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -73,7 +74,8 @@ def current_versions() -> dict[str, str]:
     """Versions that write a checkpoint or a run."""
     packages = ("resnestkit", "torch", "torchvision")
     versions = {package: importlib.metadata.version(package) for package in packages}
-    return versions | {"python": platform.python_version(), "machine": platform.machine()}
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    return versions | {"python": platform.python_version(), "machine": machine}
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
