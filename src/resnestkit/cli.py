@@ -21,7 +21,7 @@ from resnestkit.training.recipe import Precision, Recipe, load_recipe, recorded_
 
 if TYPE_CHECKING:
     from resnestkit.deploy.predictor import Prediction
-    from resnestkit.tasks.classification import Evaluation
+    from resnestkit.tasks.evaluation import Evaluation
 
 ArgumentsT = TypeVar("ArgumentsT")
 

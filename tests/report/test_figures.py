@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnestkit.report import figures
+from resnestkit.report import canvas, confusion, figures
+from resnestkit.report.confusion import draw_confusion
 from resnestkit.report.figures import (
     Picture,
     draw_comparison,
-    draw_confusion,
     draw_curves,
     draw_gallery,
 )
@@ -30,7 +30,7 @@ FULL = {
 @pytest.fixture(autouse=True)
 def fewer_pixels(monkeypatch):
     """Half the resolution takes half the time, and all sizes below follow it."""
-    monkeypatch.setattr(figures, "DPI", 96)
+    monkeypatch.setattr(canvas, "DPI", 96)
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -46,7 +46,7 @@ def has_colour(pixels: np.ndarray, colour: str) -> bool:
     )
 
 
-def confusion(size: int) -> list[list[int]]:
+def make_counts(size: int) -> list[list[int]]:
     counts = np.random.default_rng(size).integers(0, 3, (size, size))
     return (counts + 20 * np.eye(size, dtype=int)).tolist()
 
@@ -57,7 +57,7 @@ def test_curves_show_both_splits_and_mark_the_best(epochs):
         {"epoch": epoch, **FULL, "val_top1": 0.5 + 0.01 * epoch} for epoch in range(1, epochs + 1)
     ]
     pixels = decode(draw_curves(records))
-    assert pixels.shape == (round(6.2 * figures.DPI), 10 * figures.DPI, 3)
+    assert pixels.shape == (round(6.2 * canvas.DPI), 10 * canvas.DPI, 3)
     for colour in (figures.TRAIN, figures.VAL, figures.BEST, figures.OTHER):
         assert has_colour(pixels, colour)
 
@@ -109,10 +109,10 @@ def test_comparison_of_nothing():
 @pytest.mark.parametrize("size", [1, 2, 10, 100, 1000])
 def test_confusion_fits_a_page_at_any_number_of_classes(size):
     names = [f"n0{index:07d} a rather long name of a class" for index in range(size)]
-    pixels = decode(draw_confusion(confusion(size), names))
+    pixels = decode(draw_confusion(make_counts(size), names))
     height, width, _ = pixels.shape
-    assert 3 * figures.DPI <= width <= 13 * figures.DPI
-    assert 3 * figures.DPI <= height <= 13 * figures.DPI
+    assert 3 * canvas.DPI <= width <= 13 * canvas.DPI
+    assert 3 * canvas.DPI <= height <= 13 * canvas.DPI
     assert pixels.min() < 64
 
 
@@ -121,12 +121,12 @@ def test_confusion_colours_the_share_of_the_true_class():
     pixels = decode(draw_confusion([[2, 0, 0], [0, 9000, 0], [0, 0, 0]], ["a", "b", "c"]))
     dark = (pixels == [0x17, 0x25, 0x54]).all(axis=-1).sum(axis=1)
     rows = np.flatnonzero(dark > 100)
-    assert len(rows) > figures.DPI  # two cells high, of at least an inch each
+    assert len(rows) > canvas.DPI  # two cells high, of at least an inch each
 
 
 def test_confusion_takes_any_name():
     names = ["猫", "$x", "$x$", r"a\$b$", "_hidden", "", "a\nb", "\udcff", "🐈", "W" * 300]
-    assert decode(draw_confusion(confusion(len(names)), names)).std() > 0
+    assert decode(draw_confusion(make_counts(len(names)), names)).std() > 0
 
 
 def test_confusion_refuses_names_that_do_not_fit():
@@ -138,7 +138,7 @@ def test_confusion_refuses_names_that_do_not_fit():
 
 def test_the_worst_confusions_come_first_and_never_include_the_diagonal():
     counts = np.array([[90, 2, 0], [7, 80, 1], [0, 0, 70]])
-    assert list(figures._worst_confusions(counts)) == [(1, 0), (0, 1), (1, 2)]
+    assert list(confusion._worst_confusions(counts)) == [(1, 0), (0, 1), (1, 2)]
 
 
 def test_confusion_of_a_perfect_net_with_many_classes():
@@ -148,24 +148,24 @@ def test_confusion_of_a_perfect_net_with_many_classes():
 def test_a_lone_confusion_survives_pooling():
     shares = np.zeros((1001, 1001))
     shares[1000, 7] = 0.5
-    cells, block = figures._pool(shares)
-    assert len(cells) <= figures.DRAWN_CELLS
+    cells, block = confusion._pool(shares)
+    assert len(cells) <= confusion.DRAWN_CELLS
     assert np.argwhere(cells).tolist() == [[1000 // block, 7 // block]]
 
 
 def test_long_names_lose_their_middle():
-    short = figures._plain("abcdefghijklmnopqrstuvwxyz", 9)
+    short = canvas.plain("abcdefghijklmnopqrstuvwxyz", 9)
     assert short == "abcd…wxyz"
-    assert figures._plain("exactly 10", 10) == "exactly 10"
+    assert canvas.plain("exactly 10", 10) == "exactly 10"
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7, 13])
 def test_gallery_grows_with_the_number_of_pictures(count):
     image = np.full((32, 32, 3), 200, np.uint8)
     height, width, _ = decode(draw_gallery([Picture(image, "cat", "said dog")] * count)).shape
-    assert width <= 10.5 * figures.DPI
+    assert width <= 10.5 * canvas.DPI
     rows = max(1, math.ceil(count / figures.PICTURES_IN_A_ROW))
-    assert 1.5 * rows <= height / figures.DPI <= 2.5 * rows
+    assert 1.5 * rows <= height / canvas.DPI <= 2.5 * rows
 
 
 def test_tiny_images_keep_their_pixels_and_big_ones_are_averaged():
@@ -189,14 +189,14 @@ def test_gallery_draws_the_pixels_it_was_given():
     pixels = decode(draw_gallery([Picture(image, "cat")]))
     red = np.argwhere((pixels == [255, 0, 0]).all(axis=-1))
     blue = np.argwhere((pixels == [0, 0, 255]).all(axis=-1))
-    assert len(red) == len(blue) == (figures.PICTURE_INCHES * figures.DPI) ** 2 / 2
+    assert len(red) == len(blue) == (figures.PICTURE_INCHES * canvas.DPI) ** 2 / 2
     assert red[:, 0].max() + 1 == blue[:, 0].min()
 
 
 def test_gallery_shortens_captions_to_the_width_of_their_picture():
     image = np.full((16, 300, 3), 255, np.uint8)
     pixels = decode(draw_gallery([Picture(image, "W" * 80, "猫" * 80), Picture(image, "")]))
-    gap, side = round(0.12 * figures.DPI), round(figures.PICTURE_INCHES * figures.DPI)
+    gap, side = round(0.12 * canvas.DPI), round(figures.PICTURE_INCHES * canvas.DPI)
     written = (pixels < 200).any(axis=(0, 2))
     assert written[gap : gap + side].any()
     assert not written[gap + side + 3 :].any()

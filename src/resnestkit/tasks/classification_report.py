@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from resnestkit.data.images import ImageSet
-from resnestkit.report.figures import Picture, draw_confusion, draw_gallery
+from resnestkit.report.confusion import draw_confusion
+from resnestkit.report.figures import Picture, draw_gallery
 from resnestkit.report.page import Figure, Headline, Section, Table
 from resnestkit.tasks.base import TaskReport
-
-if TYPE_CHECKING:
-    from resnestkit.tasks.classification import Evaluation
+from resnestkit.tasks.evaluation import Evaluation
 
 
 def describe(

@@ -11,7 +11,8 @@ from resnestkit.data.sources import TrainedOn, load_for_evaluation
 from resnestkit.data.transforms import EvaluationTransform
 from resnestkit.errors import UserError
 from resnestkit.factory import load_model
-from resnestkit.tasks.classification import ClassificationTask, Evaluation
+from resnestkit.tasks.classification import ClassificationTask
+from resnestkit.tasks.evaluation import Evaluation
 from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Precision
 

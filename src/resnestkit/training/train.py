@@ -15,7 +15,8 @@ from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import Net, find_net
 from resnestkit.preprocessing import Preprocessing
-from resnestkit.tasks.classification import ClassificationTask, Evaluation
+from resnestkit.tasks.classification import ClassificationTask
+from resnestkit.tasks.evaluation import Evaluation
 from resnestkit.training.loop import Trainer
 from resnestkit.training.prepare import check_norm, hint_at_size, make_loaders, read_images
 from resnestkit.training.progress import Reporter
