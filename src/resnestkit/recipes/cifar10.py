@@ -1,7 +1,7 @@
 """CIFAR-10 from scratch on a CPU, in well under an hour.
 
 Command:  resnestkit train --data DATA/cifar10 --recipe cifar10
-Expected: see docs/results/cifar10.md for what was measured, and on what machine.
+Expected: 86.2% on the test set in 28 minutes on 2 CPU cores with bf16 (docs/results/cifar10.md).
 """
 
 from resnestkit.training.recipe import Recipe

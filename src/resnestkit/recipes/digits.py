@@ -1,7 +1,7 @@
 """Handwritten digits, 8x8, built in: the default of `resnestkit train`.
 
 Command:  resnestkit train
-Expected: under two minutes on 2 CPU cores; about 99% of the held-out 360 digits (docs/results).
+Expected: about a minute on 2 CPU cores; 99.7% of the 359 held-out digits (docs/results/demo.md).
 """
 
 from resnestkit.training.recipe import Recipe
