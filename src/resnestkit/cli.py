@@ -141,7 +141,7 @@ def train(arguments: Sequence[str]) -> int:
 def evaluate(arguments: Sequence[str]) -> int:
     """Measure a checkpoint on labelled images."""
     parsed = _parse(EvaluateArguments, "evaluate", arguments)
-    from resnestkit.training.evaluate import evaluate  # noqa: PLC0415
+    from resnestkit.training.evaluate import evaluate  # noqa: PLC0415  (torch loads here)
 
     evaluation, classes = evaluate(
         parsed.checkpoint,
@@ -165,8 +165,8 @@ def predict(arguments: Sequence[str]) -> int:
         raise UserError("Give the images to look at after the checkpoint: files, folders or globs.")
     if parsed.top < 1:
         raise UserError(f"--top is {parsed.top}; it must be 1 or more.")
-    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415
-    from resnestkit.deploy.predictor import Predictor, collect_images  # noqa: PLC0415
+    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.predictor import Predictor, collect_images  # noqa: PLC0415  (torch loads here)
 
     predictor = Predictor(parsed.checkpoint, parsed.device)
     unreadable: list[UnreadableImage] = []
@@ -207,7 +207,7 @@ def weights(arguments: Sequence[str]) -> int:
     if words[0] not in kinds:
         raise UserError(f"There is no command 'weights {words[0]}'.{nearest(words[0], kinds)}")
     parsed = _parse(kinds[words[0]], f"weights {words[0]}", words[1:])
-    from resnestkit.weights.convert import convert, inspect  # noqa: PLC0415
+    from resnestkit.weights.convert import convert, inspect  # noqa: PLC0415  (torch loads here)
 
     if isinstance(parsed, ConvertArguments):
         net = convert(parsed.source, parsed.target, parsed.net, parsed.to)
@@ -235,8 +235,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and leave with its exit code; what a user can mend is said in one sentence."""
-    # OpenMP's threads spin while they wait. On a machine that others use too that slows a training
-    # many times, and spinning briefly costs nothing alone: scripts/measure_sharing.py shows both.
+    # OpenMP's threads spin while they wait, and beside another program's that was seen to bring a
+    # training nearly to a stop; spinning briefly was not. scripts/measure_sharing.py compares them.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):
         # A file name need not be text in the terminal's encoding.

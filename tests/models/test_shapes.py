@@ -57,7 +57,9 @@ def test_shapes_of_each_block_class_hold(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet50", "resnest50", "sknet50"])
 def test_shapes_hold_under_every_option_in_training(name: str, options: dict[str, Any]) -> None:
     net = build_shallow(name, **options).train()
-    net(torch.randn(2, net.in_channels, 64, 64)).sum().backward()
+    out = net(torch.randn(2, net.in_channels, 64, 64))
+    out.sum().backward()
+    assert out.shape == (2, net.classes or net.stages[-1].channels)
 
 
 def test_shapes_hold_on_the_meta_device_and_in_half_precision() -> None:
