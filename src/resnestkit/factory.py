@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from resnestkit.errors import UserError
-from resnestkit.models.resnet import ResNet
+from resnestkit.models.backbone import Backbone
+from resnestkit.models.build import build_net
 from resnestkit.models.zoo import find_net, list_models
 from resnestkit.weights.adapt import adapt
 from resnestkit.weights.checkpoint import ModelCard, load_checkpoint
@@ -28,7 +29,7 @@ def create_model(
     output_stride: int = 32,
     weights: str | Path | None = None,
     **options: Any,
-) -> ResNet:
+) -> Backbone:
     """A net of the table, by its name or another library's name for it.
 
     Args:
@@ -40,7 +41,7 @@ def create_model(
             `resnestkit.weights.manifest`), which are downloaded once; a file of weights, from
             `resnestkit train` or another code (.pth or safetensors; the names of torchvision,
             timm, the authors, OpenMMLab and Detectron2 are known); or None for random weights.
-            With another number of classes the head starts anew, and `ResNet.head_is_new` says so;
+            With another number of classes the head starts anew, and `Backbone.head_is_new` says so;
             with another number of input channels the stem's weights are spread so that its
             response keeps its scale. All else must fit.
         **options: norm, drop_path, drop_block, dropout and zero_gamma, as in `ResNet`.
@@ -54,7 +55,7 @@ def create_model(
         ValueError: output_stride or norm is none of those named.
     """
     net = find_net(name)
-    model = ResNet(
+    model = build_net(
         net.spec,
         classes=classes,
         in_channels=in_channels,
@@ -80,7 +81,7 @@ def find_weights(
     return fetch(find_published(net, str(weights)), advance=advance)
 
 
-def load_weights(model: ResNet, path: Path, net: str = "net") -> None:
+def load_weights(model: Backbone, path: Path, net: str = "net") -> None:
     """Load a file of weights into a model; only classes and input channels may differ.
 
     Raises UserError, with what is missing and what is left over, if anything else does.
@@ -94,7 +95,7 @@ def load_weights(model: ResNet, path: Path, net: str = "net") -> None:
     model.head_is_new = head_is_new and model.classes > 0
 
 
-def load_model(path: str | Path) -> tuple[ResNet, ModelCard]:
+def load_model(path: str | Path) -> tuple[Backbone, ModelCard]:
     """The model of a checkpoint in evaluation mode, and its card.
 
     Raises UserError if the file is not a classifier's checkpoint.
@@ -110,9 +111,9 @@ def load_model(path: str | Path) -> tuple[ResNet, ModelCard]:
     return model.eval(), card
 
 
-def build_from_card(card: ModelCard) -> ResNet:
+def build_from_card(card: ModelCard) -> Backbone:
     """An untrained net of the form that a card describes."""
-    return ResNet(
+    return build_net(
         card.spec,
         classes=len(card.classes),
         in_channels=card.preprocessing.channels,

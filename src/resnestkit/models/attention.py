@@ -53,6 +53,9 @@ class SelectiveKernel(nn.Module):
 
     The 5x5 path is a 3x3 of dilation 2, as the authors released it. With ``split_input`` each path
     reads its own half of the channels, so that the paths cost together what one of them would.
+
+    ``kernel`` is odd. ``padding`` is that of the first path (None keeps the size at stride 1); the
+    second has as much more as its kernel reaches further, so that the maps are of one size.
     """
 
     def __init__(
@@ -64,6 +67,9 @@ class SelectiveKernel(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
+        *,
+        kernel: int = 3,
+        padding: int | None = None,
     ) -> None:
         super().__init__()
         dilations = (dilation, 2 * dilation)
@@ -71,10 +77,12 @@ class SelectiveKernel(nn.Module):
         path_channels = in_channels // len(dilations) if self.split_input else in_channels
         self.paths = nn.ModuleList(
             ConvNormAct(
-                path_channels, out_channels, 3, norm, stride=stride, dilation=d, groups=groups
+                path_channels, out_channels, kernel, norm, stride=stride, dilation=d, groups=groups
             )
             for d in dilations
         )
+        if padding is not None:
+            _trim(self.paths, dilation * (kernel - 1) // 2 - padding)
         hidden = round_channels(out_channels / choices.reduction, choices.divisor)
         self.attn = SelectiveKernelGate(out_channels, len(dilations), hidden, norm)
 
@@ -84,6 +92,13 @@ class SelectiveKernel(nn.Module):
         branches = [path(part) for path, part in zip(self.paths, inputs, strict=True)]
         fused = torch.stack([branch.mean((2, 3), keepdim=True) for branch in branches]).sum(0)
         return join(branches, self.attn(fused).unbind(1))
+
+
+def _trim(paths: nn.ModuleList, margin: int) -> None:
+    """Take margin off the padding of each path, which costs their maps the same border."""
+    for path in paths:
+        assert isinstance(path, ConvNormAct)
+        path.conv.padding = tuple(int(side) - margin for side in path.conv.padding)
 
 
 class SplitAttention(nn.Module):
@@ -102,6 +117,8 @@ class SplitAttention(nn.Module):
 
     ``bn1`` normalises over the batch alone, since its maps are 1x1: in training it needs two or
     more images per process, or another norm policy than "batch".
+
+    ``kernel`` is the convolution's, odd; without a ``padding`` it keeps the size at stride 1.
     """
 
     def __init__(
@@ -116,6 +133,8 @@ class SplitAttention(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         drop: float = 0.0,
+        kernel: int = 3,
+        padding: int | None = None,
     ) -> None:
         super().__init__()
         self.radix, self.cardinality = radix, cardinality
@@ -124,9 +143,9 @@ class SplitAttention(nn.Module):
         self.conv = nn.Conv2d(
             in_channels,
             splits,
-            3,
+            kernel,
             stride=stride,
-            padding=dilation,
+            padding=dilation * (kernel - 1) // 2 if padding is None else padding,
             dilation=dilation,
             groups=cardinality * radix,
             bias=False,

@@ -54,21 +54,24 @@ class ResNet(Backbone):
         make_norm = norm_factory(norm)
         plans = plan_stages(spec, output_stride)
         self.output_stride = plans[-1].output_stride
-        self._frozen: list[nn.Module] = []
         self.head_is_new = classes > 0
+        self.first_weight = "conv1.0.weight" if spec.stem == "deep" else "conv1.weight"
+        self.head = "fc"
 
         self.conv1 = make_stem(spec, in_channels, make_norm)
         self.bn1 = make_norm(spec.stem_channels)
         self.maxpool = make_pool(spec)
+        stem_stride = 1 if spec.stem == "small" else 2
+        self.stem_level = Stage("stem", spec.stem_channels, stem_stride, ("conv1", "bn1"))
         places = _places(spec, plans, drop_path, drop_block)
         make_block = block_class(spec)
         stages = []
         for index, stage_places in enumerate(places):
             blocks = [make_block(spec, place, make_norm) for place in stage_places]
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
-            stages.append(
-                Stage(f"layer{index + 1}", blocks[-1].out_channels, plans[index].output_stride)
-            )
+            name = f"layer{index + 1}"
+            self.add_module(name, nn.Sequential(*blocks))
+            stride = plans[index].output_stride
+            stages.append(Stage(name, blocks[-1].out_channels, stride, (name,)))
         self.stages = tuple(stages)
         self.drop = nn.Dropout(spec.dropout if dropout is None else dropout)
         features = self.stages[-1].channels
@@ -80,43 +83,30 @@ class ResNet(Backbone):
         out: Tensor = self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
         return out
 
+    def forward_levels(self, x: Float[Tensor, "b i h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
+        """Features of the stem before its pooling, and of every stage."""
+        levels = {self.stem_level.name: torch.relu_(self.bn1(self.conv1(x)))}
+        x = self.maxpool(levels[self.stem_level.name])
+        return levels | self._forward_stages(x)
+
     def forward_features(self, x: Float[Tensor, "b i h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
         """Features of every stage by name: layer1 (finest) to layer4 (coarsest)."""
-        features = {}
+        return self._forward_stages(self.stem(x))
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b classes"]:
+        """Logits of an image that was normalised as its preprocessing says."""
         x = self.stem(x)
+        for stage in self.stages:  # not by forward_features, which keeps every stage's
+            x = self.get_submodule(stage.name)(x)
+        logits: Tensor = self.fc(self.drop(x.mean((2, 3))))
+        return logits
+
+    def _forward_stages(self, x: Float[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
+        features = {}
         for stage in self.stages:
             x = self.get_submodule(stage.name)(x)
             features[stage.name] = x
         return features
-
-    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of an image that was normalised as its preprocessing says."""
-        last = self.forward_features(x)[self.stages[-1].name]
-        logits: Tensor = self.fc(self.drop(last.mean((2, 3))))
-        return logits
-
-    def freeze(self, stages: int) -> None:
-        """Freeze the stem and the first so many stages: no gradients, and statistics held.
-
-        What an earlier call froze beyond that is thawed.
-        Raises ValueError if there are not so many stages.
-        """
-        if not 0 <= stages <= len(self.stages):
-            raise ValueError(f"cannot freeze {stages} of {len(self.stages)} stages")
-        names = ["conv1", "bn1", *self.stage_names[:stages]]
-        for part in self._frozen:
-            part.requires_grad_(True)
-        self._frozen = [self.get_submodule(name) for name in names]
-        for part in self._frozen:
-            part.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> ResNet:
-        """As usual, but what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for part in self._frozen:
-            part.eval()
-        return self
 
     def _initialise(self, zero_gamma: bool) -> None:
         """Weights as the authors draw them, then zero-gamma last, so that nothing undoes it."""

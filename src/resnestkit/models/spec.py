@@ -138,6 +138,37 @@ class NetSpec:
         return cls(**known)
 
 
+InceptionForm = Literal["bn", "resnet_v2"]
+
+
+@dataclass(frozen=True, slots=True)
+class InceptionSpec:
+    """An Inception net, with or without the gates of SE-Inception (Hu et al. 2017, section 3.3)."""
+
+    form: InceptionForm
+    """BN-Inception (Ioffe & Szegedy 2015) or Inception-ResNet-v2 (Szegedy et al. 2016)."""
+    se_reduction: int = 0
+    """Squeeze-and-excitation after every module with this reduction; 0 is none."""
+    dropout: float = 0.0
+    """Dropout before the classifier."""
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(InceptionForm):
+            raise ValueError(f"form is {self.form!r}; it must be bn or resnet_v2")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint's metadata."""
+        return dataclasses.asdict(self)
+
+
+Spec = NetSpec | InceptionSpec
+
+
+def spec_from_dict(values: dict[str, Any]) -> Spec:
+    """The inverse of a spec's `to_dict`. Raises TypeError on a field that is not known."""
+    return InceptionSpec(**values) if "form" in values else NetSpec.from_dict(values)
+
+
 @dataclass(frozen=True, slots=True)
 class StagePlan:
     """Where a stage strides and dilates, given the output stride asked of the whole net."""

@@ -11,7 +11,7 @@ import fnmatch
 from dataclasses import dataclass, replace
 
 from resnestkit.errors import UserError, nearest
-from resnestkit.models.spec import NetSpec, SelectiveKernelSpec
+from resnestkit.models.spec import InceptionSpec, NetSpec, SelectiveKernelSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Net:
     """One row of the table."""
 
     name: str
-    spec: NetSpec
+    spec: Spec
     params: int
     """Parameters with 1000 classes and 3 input channels (10 classes for the small-image forms)."""
     gmacs: float
@@ -32,7 +32,7 @@ class Net:
     @property
     def is_small(self) -> bool:
         """Whether this is a form for images of 32x32 and less."""
-        return self.spec.stem == "small"
+        return isinstance(self.spec, NetSpec) and self.spec.stem == "small"
 
     @property
     def classes(self) -> int:

@@ -11,8 +11,8 @@ from resnestkit.compute import Compute, choose_compute, explain_memory
 from resnestkit.data.sources import DIGITS, Source, TrainedOn, load_source
 from resnestkit.errors import UserError
 from resnestkit.factory import create_model, find_weights, load_model, load_weights
+from resnestkit.models.backbone import Backbone
 from resnestkit.models.cost import Cost, count_cost
-from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import Net, find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.tasks.classification import ClassificationTask
@@ -196,7 +196,7 @@ def _preprocessing(recipe: Recipe, net: Net) -> Preprocessing:
 
 def _make_model(
     net: Net, recipe: Recipe, classes: int, compute: Compute, reporter: Reporter, *, load: bool
-) -> ResNet:
+) -> Backbone:
     model = create_model(
         net.name,
         classes=classes,

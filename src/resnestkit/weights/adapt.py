@@ -6,9 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from resnestkit.models.resnet import ResNet
-
-STEM_NAMES = ("conv1.weight", "conv1.0.weight")
+from resnestkit.models.backbone import Backbone
 
 
 def adapt_stem(weight: Float[Tensor, "o i k k"], channels: int) -> Float[Tensor, "o channels k k"]:
@@ -28,19 +26,19 @@ def adapt_stem(weight: Float[Tensor, "o i k k"], channels: int) -> Float[Tensor,
     return spread * (before / channels)
 
 
-def adapt(model: ResNet, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+def adapt(model: Backbone, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
     """Tensors made to fit a model's classes and input channels, and whether its head is new.
 
     A head of another number of classes is left as the model drew it: it is untrained.
     """
     state = model.state_dict()
     fitted = dict(tensors)
-    stem = next((name for name in STEM_NAMES if name in fitted and name in state), None)
-    if stem is not None and fitted[stem].shape[1] != state[stem].shape[1]:
+    stem = model.first_weight
+    if stem in fitted and fitted[stem].shape[1] != state[stem].shape[1]:
         fitted[stem] = adapt_stem(fitted[stem], state[stem].shape[1])
-    head = [name for name in state if name.startswith("fc.")]
+    head = [name for name in state if name.startswith(f"{model.head}.")]
     same = all(name in fitted and fitted[name].shape == state[name].shape for name in head)
-    for name in [name for name in fitted if name.startswith("fc.")]:
+    for name in [name for name in fitted if name.startswith(f"{model.head}.")]:
         if not same or name not in state:
             del fitted[name]
     if not same:

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnestkit.errors import UserError
-from resnestkit.models.spec import NORM_POLICIES, NetSpec, NormPolicy
+from resnestkit.models.spec import NORM_POLICIES, NormPolicy, Spec, spec_from_dict
 from resnestkit.preprocessing import Preprocessing
 
 CLASSIFIER = "classifier"
@@ -39,7 +39,7 @@ class ModelCard:
     """What the model does: "classifier", or "backbone" for features alone."""
     net: str
     """Name in the table of nets, for people; `spec` is what counts."""
-    spec: NetSpec
+    spec: Spec
     classes: tuple[str, ...]
     """Names of the classes, in the order of the logits."""
     preprocessing: Preprocessing
@@ -59,7 +59,7 @@ class ModelCard:
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
         """The inverse of `to_dict`. Raises KeyError or TypeError if it is not one."""
         known = dict(values)
-        known["spec"] = NetSpec.from_dict(known["spec"])
+        known["spec"] = spec_from_dict(known["spec"])
         preprocessing = dict(known["preprocessing"])
         for name in ("mean", "std"):
             preprocessing[name] = tuple(preprocessing[name])

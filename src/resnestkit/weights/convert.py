@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnestkit.errors import UserError
-from resnestkit.models.resnet import ResNet
+from resnestkit.models.build import build_net
 from resnestkit.models.zoo import Net, find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.weights.checkpoint import (
@@ -99,7 +99,7 @@ def _choose(identity: Identity, name: str | None, source: Path) -> Net:
 def _with_counters(net: Net, identity: Identity) -> dict[str, Tensor]:
     """The tensors, with the counters of batches that some codes leave out."""
     with torch.device("meta"):
-        model = ResNet(net.spec, classes=identity.classes, in_channels=identity.in_channels)
+        model = build_net(net.spec, classes=identity.classes, in_channels=identity.in_channels)
     state = model.state_dict()
     assert compare(state, identity.tensors).is_complete
     return {

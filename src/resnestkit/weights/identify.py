@@ -9,12 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from resnestkit.models.resnet import ResNet
+from resnestkit.models.build import build_net
+from resnestkit.models.spec import InceptionForm, NetSpec
 from resnestkit.models.zoo import TABLE, Net
 from resnestkit.weights.names import Dialect, to_ours
 
 _COUNTER = "num_batches_tracked"
 """Norms of some codes do not count batches; nothing that a net computes depends on it."""
+
+_STEMS = ("conv1.weight", "conv1.0.weight", "conv1.conv.weight", "conv2d_1a.conv.weight")
+_HEADS = ("fc.weight", "classif.weight")
+_INCEPTION_MARKS: dict[InceptionForm, str] = {"bn": "inception_3a.", "resnet_v2": "mixed_5b."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +80,33 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Co
 def identify(weights: Mapping[str, Tensor]) -> Identity | None:
     """The net whose weights these are, whoever named them; None if they are no residual net's."""
     tensors, dialect = to_ours(weights)
-    candidates = [net for net in TABLE if _blocks(tensors) == net.spec.layers]
-    stem = next((tensors[n] for n in ("conv1.weight", "conv1.0.weight") if n in tensors), None)
+    candidates = [net for net in TABLE if _may_be(net, tensors)]
+    stem = _first(tensors, _STEMS)
     if not candidates or stem is None or stem.ndim != 4:
         return None
-    head = tensors.get("fc.weight")
+    head = _first(tensors, _HEADS)
     classes = head.shape[0] if head is not None and head.ndim == 2 else 0
     found: list[tuple[Net, Coverage]] = []
     for net in candidates:
         with torch.device("meta"):
-            model = ResNet(net.spec, classes=classes, in_channels=stem.shape[1])
+            model = build_net(net.spec, classes=classes, in_channels=stem.shape[1])
         found.append((net, compare(model.state_dict(), tensors)))
     # Among equals the fewest misfits: a smaller net's tensors may all be found in a larger one's.
     best = max(_rank(coverage) for _, coverage in found)
     nets = tuple(net for net, coverage in found if _rank(coverage) == best)
     coverage = next(coverage for _, coverage in found if _rank(coverage) == best)
     return Identity(nets, classes, stem.shape[1], dialect, coverage, tensors)
+
+
+def _may_be(net: Net, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether it is worth building the net to compare it: a look at a few names."""
+    if isinstance(net.spec, NetSpec):
+        return _blocks(tensors) == net.spec.layers
+    return any(name.startswith(_INCEPTION_MARKS[net.spec.form]) for name in tensors)
+
+
+def _first(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor | None:
+    return next((tensors[name] for name in names if name in tensors), None)
 
 
 def _rank(coverage: Coverage) -> tuple[int, int]:
