@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnestkit.models.backbone import Backbone
 from resnestkit.models.blocks import ResidualBlock
+from resnestkit.models.build import build_net
 from resnestkit.models.layers import is_norm
 from resnestkit.models.resnet import ResNet
 from resnestkit.models.spec import NetSpec
@@ -18,19 +20,20 @@ FEW_BLOCKS = (2, 1, 2, 1)
 """Stages with and without a block after the first; the last stage's are the dear ones."""
 
 
-def build(name: str, **options: Any) -> ResNet:
+def build(name: str, **options: Any) -> Backbone:
     """The net of that name."""
-    return ResNet(find_net(name).spec, **options)
+    return build_net(find_net(name).spec, **options)
 
 
 def shallow_spec(name: str) -> NetSpec:
-    """The spec of that name with at most `FEW_BLOCKS`."""
+    """The spec of that residual net with at most `FEW_BLOCKS`."""
     spec = find_net(name).spec
+    assert isinstance(spec, NetSpec)
     return replace(spec, layers=tuple(map(min, spec.layers, FEW_BLOCKS)))
 
 
 def build_shallow(name: str, **options: Any) -> ResNet:
-    """The net of that name with few blocks: every kind of its blocks, at every width."""
+    """The residual net of that name with few blocks: every kind of its blocks, at every width."""
     return ResNet(shallow_spec(name), **options)
 
 

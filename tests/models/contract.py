@@ -19,7 +19,6 @@ from torch import Tensor
 from resnestkit.models.backbone import Backbone
 
 CLASSES = 7
-ODD = (65, 71)
 
 
 class BackboneContract(ABC):
@@ -35,6 +34,12 @@ class BackboneContract(ABC):
     """Of the names whose nets differ in depth alone, one each: `build_shallow` makes them equal."""
     costly: ClassVar[frozenset[str]] = frozenset()
     """Nets whose gradients are followed through few of their blocks only."""
+    side: ClassVar[int] = 64
+    """Side of an even image, as small as the nets allow a test to be."""
+    odd: ClassVar[tuple[int, int]] = (65, 71)
+    """Sides of an odd one."""
+    drop_path: ClassVar[float] = 0.5
+    """Stochastic depth's probability where a test asks for it; 0 for nets without shortcuts."""
 
     @classmethod
     @abstractmethod
@@ -68,7 +73,7 @@ class BackboneContract(ABC):
         """The whole net in evaluation mode, built once for all tests that read it."""
         torch.manual_seed(0)
         net = cls.build(name, classes=CLASSES)
-        randomize_norms(net, torch.randn(3, 3, 64, 64))
+        randomize_norms(net, torch.randn(3, 3, cls.side, cls.side))
         return net.eval()
 
     def test_stages_have_the_published_channels_and_strides(self, name: str, net: Backbone) -> None:
@@ -79,7 +84,7 @@ class BackboneContract(ABC):
         assert len(set(net.stage_names)) == len(net.stages)
 
     def test_odd_sizes_in_a_batch_of_one(self, name: str, net: Backbone) -> None:
-        images = torch.randn(1, 3, *ODD)
+        images = torch.randn(1, 3, *self.odd)
         with torch.no_grad():
             features, logits = net.forward_features(images), net(images)
         self._check_sides(name, net, features)
@@ -87,7 +92,7 @@ class BackboneContract(ABC):
         assert all(torch.isfinite(part).all() for part in (logits, *features.values()))
 
     def test_images_of_a_batch_do_not_see_each_other(self, net: Backbone) -> None:
-        images = torch.randn(3, 3, 64, 64)
+        images = torch.randn(3, 3, self.side, self.side)
         with torch.no_grad():
             together, alone = net(images), net(images[1:2])
         assert _difference(together[1:2], alone) < 1e-3
@@ -96,14 +101,14 @@ class BackboneContract(ABC):
     def test_backward_reaches_every_parameter(self, name: str, net: Backbone) -> None:
         if name in self.costly:
             net = self.build_shallow(name, classes=CLASSES).eval()
-            randomize_norms(net, torch.randn(3, 3, 64, 64))
-        logits = net(torch.randn(1, 3, 64, 64))
+            randomize_norms(net, torch.randn(3, 3, self.side, self.side))
+        logits = net(torch.randn(1, 3, self.side, self.side))
         (logits * torch.randn_like(logits)).sum().backward()
         assert _unreached(net) == []
 
     def test_it_trains(self, kind: str) -> None:
         net = self.build_shallow(kind, classes=CLASSES, zero_gamma=False).train()
-        logits = net(torch.randn(2, 3, *ODD))
+        logits = net(torch.randn(2, 3, *self.odd))
         torch.nn.functional.cross_entropy(logits, torch.tensor([1, 5])).backward()
         # What a norm takes away again, the bias before it, gets rounding errors for a gradient.
         assert [key for key in _unreached(net) if not key.endswith(".bias")] == []
@@ -116,7 +121,7 @@ class BackboneContract(ABC):
         with torch.device("meta"):
             plain = self.build_shallow(kind)
             dilated = self.build_shallow(kind, output_stride=output_stride).eval()
-            features = dilated.forward_features(torch.empty(1, 3, *ODD))
+            features = dilated.forward_features(torch.empty(1, 3, *self.odd))
         expected = [(c, min(s, output_stride)) for c, s in self.expected_stages(kind)]
         assert [(stage.channels, stage.stride) for stage in dilated.stages] == expected
         assert dilated.output_stride == expected[-1][1]
@@ -126,7 +131,7 @@ class BackboneContract(ABC):
     def test_any_number_of_channels_and_no_classes(self, kind: str) -> None:
         with torch.device("meta"):
             net = self.build_shallow(kind, in_channels=5, classes=0).eval()
-            features = net(torch.empty(2, 5, 64, 64))
+            features = net(torch.empty(2, 5, self.side, self.side))
         assert net.in_channels == 5
         assert features.shape == (2, net.stages[-1].channels)
 
@@ -134,14 +139,14 @@ class BackboneContract(ABC):
         with torch.device("meta"):
             plain = self.build_shallow(kind)
             optioned = self.build_shallow(
-                kind, drop_path=0.1, drop_block=0.1, dropout=0.3, zero_gamma=False
+                kind, drop_path=self.drop_path, drop_block=0.1, dropout=0.3, zero_gamma=False
             )
         assert _shapes(optioned) == _shapes(plain)
         assert list(optioned.state_dict()) == list(plain.state_dict())
 
     def test_the_seed_decides_weights_and_regularisation(self, kind: str) -> None:
         first, again = self._seeded(kind), self._seeded(kind)
-        images = torch.randn(2, 3, 64, 64)
+        images = torch.randn(2, 3, self.side, self.side)
         with torch.no_grad():
             logits = [_seeded_call(net, images, seed) for net, seed in ((first, 1), (again, 1))]
             other = _seeded_call(again, images, 2)
@@ -150,10 +155,10 @@ class BackboneContract(ABC):
 
     def test_freeze_holds_gradients_and_statistics(self, kind: str) -> None:
         """Frozen stages act in training as in evaluation, and pass no gradient down."""
-        net = self.build_shallow(kind, classes=CLASSES, zero_gamma=False, drop_path=0.5)
+        net = self.build_shallow(kind, classes=CLASSES, zero_gamma=False, drop_path=self.drop_path)
         frozen = 2
         net.freeze(frozen)
-        images = torch.randn(2, 3, 64, 64)
+        images = torch.randn(2, 3, self.side, self.side)
         with torch.no_grad():
             held = net.eval().forward_features(images)
         trained = net.train().forward_features(images)
@@ -165,13 +170,18 @@ class BackboneContract(ABC):
     def _seeded(self, name: str) -> Backbone:
         torch.manual_seed(1)
         return self.build_shallow(
-            name, classes=CLASSES, drop_path=0.5, drop_block=0.2, dropout=0.2, zero_gamma=False
+            name,
+            classes=CLASSES,
+            drop_path=self.drop_path,
+            drop_block=0.2,
+            dropout=0.2,
+            zero_gamma=False,
         ).train()
 
     def _check_sides(self, name: str, net: Backbone, features: dict[str, Tensor]) -> None:
         assert list(features) == net.stage_names
         for stage in net.stages:
-            sides = [self.expected_side(name, side, stage.stride) for side in ODD]
+            sides = [self.expected_side(name, side, stage.stride) for side in self.odd]
             assert features[stage.name].shape == (1, stage.channels, *sides)
 
 

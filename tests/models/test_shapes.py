@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import build_shallow
+from builders import build, build_shallow
 from jaxtyping import TypeCheckError
 
 from resnestkit.models.resnet import ResNet
@@ -44,6 +44,14 @@ def test_shapes_of_each_block_class_hold(name: str) -> None:
     net = build_shallow(name, classes=7).eval()
     with torch.no_grad():
         assert net(torch.randn(1, 3, 65, 71)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("output_stride", [8, 32])
+@pytest.mark.parametrize("name", ["se_bn_inception", "se_inception_resnet_v2"])
+def test_shapes_of_the_inception_nets_hold(name: str, output_stride: int) -> None:
+    with torch.device("meta"):
+        net = build(name, classes=7, drop_block=0.2, output_stride=output_stride).train()
+        assert net(torch.empty(2, 3, 107, 123)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def test_the_family_is_complete() -> None:
     assert list_models("resnest???") == ["resnest101", "resnest200", "resnest269"]
     assert len(list_models("resnest50_fast_*")) == 7
     assert len(list_models("*_small")) == 5
+    assert len(list_models("*inception*")) == 4
     for family in ("resnet", "resnext", "seresnet", "seresnext", "senet", "sknet", "resnest"):
         assert list_models(f"{family}*"), family
 
@@ -73,13 +74,17 @@ def test_the_small_twins_share_stages_and_differ_in_the_attention() -> None:
     assert len(set(kinds)) == 4, "plain (and grouped plain), split attention, SE, SK"
 
 
-@pytest.mark.parametrize("name", ["resnet50", "resnest50", "sknet50"])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "resnest50", "sknet50", "se_bn_inception", "se_inception_resnet_v2"]
+)
 def test_every_step_of_the_family_is_one_change_of_a_spec(name: str) -> None:
     """ResNeSt is D with split attention, SKNet ResNeXt with selective kernels; SE adds a gate."""
     changed = {
         "resnet50": ("seresnet50", {"se_reduction"}),
         "resnest50": ("resnet50d", {"radix", "avd"}),
         "sknet50": ("resnext50_32x4d", {"sk"}),
+        "se_bn_inception": ("bn_inception", {"se_reduction"}),
+        "se_inception_resnet_v2": ("inception_resnet_v2", {"se_reduction"}),
     }
     other, fields = changed[name]
     one, two = asdict(find_net(name).spec), asdict(find_net(other).spec)

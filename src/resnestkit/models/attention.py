@@ -18,11 +18,14 @@ from resnestkit.ops import attention_weights, join, pool_splits, weigh_splits
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2017, section 3): x * sigmoid(fc2(relu(fc1(mean x))))."""
+    """Squeeze-and-excitation (Hu et al. 2017, section 3): x * sigmoid(fc2(relu(fc1(mean x)))).
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    The bottleneck has channels / reduction units, rounded to a multiple of ``divisor``.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, *, divisor: int = 8) -> None:
         super().__init__()
-        hidden = round_channels(channels / reduction, divisor=8)
+        hidden = round_channels(channels / reduction, divisor)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 

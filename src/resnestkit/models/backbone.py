@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from resnestkit.errors import UserError
 from resnestkit.models.spec import NormPolicy, Spec
+from resnestkit.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,12 @@ class Backbone(nn.Module, ABC):
     """Image pixels per pixel of the last stage."""
     norm_policy: NormPolicy
     head_is_new: bool
-    """Whether the classifier was drawn at random and nothing has been loaded or trained since."""
+    """Whether the classifier is as it was drawn, at random: its logits mean nothing.
+
+    Loading a classifier clears this. Who trains one in a loop of their own clears it by hand.
+    """
+    preprocessing: Preprocessing | None
+    """How the loaded weights want their images, where that is known."""
     first_weight: str
     """Name of the parameter that meets the image, (o, in_channels, k, k)."""
     head: str
@@ -49,6 +57,8 @@ class Backbone(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._frozen: list[nn.Module] = []
+        self.preprocessing = None
+        self.register_load_state_dict_post_hook(_notice_head)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def forward_levels(self, x: Float[Tensor, "b i h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
@@ -57,6 +67,17 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward_features(self, x: Float[Tensor, "b i h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
         """Features of every stage, keyed by `Stage.name`, in the order of `stages`."""
+
+    def require_head(self, name: str = "The model") -> None:
+        """Raise UserError unless there is a classifier that was loaded or trained."""
+        if not self.classes:
+            raise UserError(f"{name} has no classifier: it gives features alone.")
+        if self.head_is_new:
+            raise UserError(
+                f"{name} has a classifier that was never trained, so its answers would be random. "
+                "Train it first (resnestkit train --weights); after a training loop of your own, "
+                "set model.head_is_new = False before you save it."
+            )
 
     @property
     def levels(self) -> tuple[Stage, ...]:
@@ -90,3 +111,10 @@ class Backbone(nn.Module, ABC):
         for part in self._frozen:
             part.eval()
         return self
+
+
+def _notice_head(net: nn.Module, keys: Any) -> None:
+    """After `load_state_dict`: a classifier that was among the weights is not new any more."""
+    assert isinstance(net, Backbone)
+    if not any(name.startswith(f"{net.head}.") for name in keys.missing_keys):
+        net.head_is_new = False

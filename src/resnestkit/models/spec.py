@@ -148,7 +148,8 @@ class InceptionSpec:
     form: InceptionForm
     """BN-Inception (Ioffe & Szegedy 2015) or Inception-ResNet-v2 (Szegedy et al. 2016)."""
     se_reduction: int = 0
-    """Squeeze-and-excitation after every module with this reduction; 0 is none."""
+    """Squeeze-and-excitation with this reduction: after every module of BN-Inception, on every
+    residual branch of Inception-ResNet-v2; 0 is none."""
     dropout: float = 0.0
     """Dropout before the classifier."""
 

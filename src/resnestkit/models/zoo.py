@@ -171,6 +171,12 @@ TABLE: tuple[Net, ...] = (
     Net("resnest50_fast_2s2x40d", _resnest_fast(2, 2, 40), 26_943_792, 4.366),
     Net("resnest50_fast_4s2x40d", _resnest_fast(4, 2, 40), 30_417_592, 4.369, aliases=("resnest50d_4s2x40d",)),
     Net("resnest50_fast_1s4x24d", _resnest_fast(1, 4, 24), 25_677_000, 4.400, aliases=("resnest50d_1s4x24d",)),
+    # Inception, and SE-Inception (Hu et al. 2017, section 3.3).
+    Net("bn_inception", InceptionSpec("bn"), 11_285_224, 2.033),
+    Net("se_bn_inception", InceptionSpec("bn", 16), 11_931_622, 2.033),
+    Net("inception_resnet_v2", InceptionSpec("resnet_v2", dropout=0.2), 55_843_464, 13.156, 299),
+    Net("se_inception_resnet_v2", InceptionSpec("resnet_v2", 16, 0.2), 64_387_444, 13.164, 299),
+    # For images of 32x32 and less.
     Net("resnet23_small", _small(), 877_850, 0.0413, 32),
     Net("seresnet23_small", _se(_small()), 966_866, 0.0414, 32),
     Net("resnext23_small", _small(4, 24), 859_594, 0.0426, 32),
