@@ -1,6 +1,6 @@
 """Ours against the libraries that published the nets: names of every one, outputs of one of each.
 
-Norms are randomised (`randomize_norms`) and outputs compared in float64.
+`scripts/parity.py` compares every one, at its whole depth, and writes the table down.
 """
 
 from __future__ import annotations
@@ -10,57 +10,59 @@ from typing import Any
 
 import pytest
 import torch
-from builders import FEW_BLOCKS, build, build_shallow, randomize_norms
-from published import build_official, build_published, build_torchvision, pairs
+from builders import FEW_BLOCKS, build, build_shallow
+from comparison import TOLERANCE, compare_function, compare_nets, give_weights
+from published import (
+    UNPUBLISHED,
+    Pair,
+    build_official,
+    build_published,
+    build_torchvision,
+    pairs,
+)
 from torch import Tensor, nn
 
-from resnestkit.models.resnet import ResNet
 from resnestkit.models.zoo import find_net, list_models
+from resnestkit.weights.names import to_ours
 
 CLASSES = 7
-STAGES = ("layer1", "layer2", "layer3", "layer4")
-TOLERANCE = 1e-9
 
 
-@pytest.mark.parametrize(("library", "theirs", "ours"), list(pairs()))
-def test_state_dict_names_and_shapes_are_the_published_ones(
-    library: str, theirs: str, ours: str
-) -> None:
+@pytest.mark.parametrize("pair", list(pairs()), ids=str)
+def test_state_dict_names_and_shapes_are_the_published_ones(pair: Pair) -> None:
     with torch.device("meta"):
-        our_state = build(ours).state_dict()
-        their_state = build_published(library, theirs).state_dict()
+        our_state = build(pair.ours).state_dict()
+        their_state = to_ours(build_published(pair).state_dict())[0]
     assert _shapes(our_state) == _shapes(their_state)
 
 
-def test_every_net_but_the_small_ones_has_published_names() -> None:
-    assert {ours for _, _, ours in pairs()} == set(list_models()) - set(list_models("*_small"))
+def test_every_net_has_a_peer_but_the_small_ones_and_those_listed() -> None:
+    alone = UNPUBLISHED | set(list_models("*_small"))
+    assert alone < set(list_models())
+    assert {pair.ours for pair in pairs()} == set(list_models()) - alone
 
 
 def test_an_alias_is_the_name_of_the_net_that_it_is_compared_with() -> None:
-    renamed = {(theirs, ours) for _, theirs, ours in pairs() if theirs not in list_models()}
+    renamed = [pair for pair in pairs() if pair.theirs not in list_models()]
     assert renamed
-    assert all(find_net(theirs).name == ours for theirs, ours in renamed)
+    assert all(find_net(pair.theirs).name == pair.ours for pair in renamed)
 
 
-@pytest.mark.parametrize(
-    ("output_stride", "options"), [(32, {}), (16, {"dilation": 2}), (8, {"dilated": True})]
-)
+@pytest.mark.parametrize("output_stride", [32, 16, 8])
 @pytest.mark.parametrize("name", ["resnest50", "resnest50_fast_4s2x40d"])
 def test_resnest_equals_the_authors_code_at_every_output_stride(
-    name: str, output_stride: int, options: dict[str, Any]
+    name: str, output_stride: int
 ) -> None:
     ours = build(name, classes=CLASSES, output_stride=output_stride).double()
-    theirs = build_published("resnest", name, num_classes=CLASSES, **options).double()
-    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    _assert_same_function(ours, theirs, images)
+    theirs = build_published(Pair("resnest", name, name), output_stride, num_classes=CLASSES)
+    give_weights(ours, theirs.double())
+    assert compare_function(ours, theirs, _images(2, 64, 64)) < TOLERANCE
 
 
 SHALLOW_PAIRS: dict[str, Callable[[], nn.Module]] = {
     "resnet50": lambda: build_torchvision(FEW_BLOCKS, num_classes=CLASSES),
     **{
-        name: lambda theirs=theirs, layers=layers: build_published(
-            "timm", theirs, layers=list(layers), num_classes=CLASSES
-        )
+        name: lambda theirs=theirs, layers=layers: _build_timm(theirs, layers=list(layers))
         for name, theirs, layers in [
             ("resnet18", "resnet18", FEW_BLOCKS),
             ("resnet50d", "resnet50d", FEW_BLOCKS),
@@ -88,13 +90,21 @@ SHALLOW_PAIRS: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", SHALLOW_PAIRS)
-def test_outputs_and_gradients_equal_the_published_code(name: str) -> None:
+def test_outputs_gradients_and_statistics_equal_the_published_code(name: str) -> None:
     ours = build_shallow(name, classes=CLASSES, dropout=0.0).double()
     theirs = SHALLOW_PAIRS[name]().double()
-    images = torch.randn(2, 3, 65, 71, dtype=torch.float64)
-    _assert_same_function(ours, theirs, images)
-    _assert_same_gradients(ours.eval(), theirs.eval(), images)
-    _assert_same_gradients(ours.train(), theirs.train(), images)
+    give_weights(ours, theirs)
+    assert compare_nets(ours, theirs, _images(4, 65, 71)).worst < TOLERANCE
+
+
+def test_a_net_that_differs_a_little_is_told_apart() -> None:
+    """The comparison itself can fail: one stride in the other place is enough."""
+    ours = build_shallow("resnet50a", classes=CLASSES).double()
+    theirs = build_torchvision(FEW_BLOCKS, num_classes=CLASSES).double()
+    give_weights(ours, theirs)
+    found = compare_nets(ours, theirs, _images(4, 65, 71))
+    for value in (found.features, found.logits, found.training, found.gradients, found.statistics):
+        assert value > 1e-3
 
 
 def test_dilated_resnet_equals_torchvision() -> None:
@@ -102,58 +112,23 @@ def test_dilated_resnet_equals_torchvision() -> None:
     theirs = build_torchvision(
         FEW_BLOCKS, num_classes=CLASSES, replace_stride_with_dilation=[False, True, True]
     ).double()
-    _assert_same_function(ours, theirs, torch.randn(2, 3, 65, 71, dtype=torch.float64))
+    give_weights(ours, theirs)
+    assert compare_nets(ours, theirs, _images(4, 65, 71)).worst < TOLERANCE
 
 
 def test_strided_and_dilated_3x3_shortcuts_equal_timm() -> None:
-    ours = build_shallow("senet154", classes=CLASSES, output_stride=8).double()
-    theirs = build_published(
-        "timm",
-        "senet154",
-        layers=list(FEW_BLOCKS),
-        num_classes=CLASSES,
-        output_stride=8,
-    ).double()
-    _assert_same_function(ours, theirs, torch.randn(2, 3, 64, 64, dtype=torch.float64))
+    ours = build_shallow("senet154", classes=CLASSES, output_stride=8, dropout=0.0).double()
+    theirs = _build_timm("senet154", layers=list(FEW_BLOCKS), output_stride=8).double()
+    give_weights(ours, theirs)
+    assert compare_nets(ours, theirs, _images(4, 64, 64)).worst < TOLERANCE
 
 
-def _assert_same_function(ours: ResNet, theirs: nn.Module, images: Tensor) -> None:
-    """Equal features at every stage, and equal logits."""
-    randomize_norms(ours, torch.randn(3, 3, 64, 64, dtype=torch.float64))
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-    expected: dict[str, Tensor] = {}
-    for stage in STAGES:
-        theirs.get_submodule(stage).register_forward_hook(
-            lambda _module, _inputs, output, stage=stage: expected.update({stage: output})
-        )
-    with torch.no_grad():
-        logits = theirs.eval()(images)
-        features = ours.eval().forward_features(images)
-        assert _difference(ours(images), logits) < TOLERANCE
-    for stage in STAGES:
-        assert _difference(features[stage], expected[stage]) < TOLERANCE, stage
+def _build_timm(name: str, **options: Any) -> nn.Module:
+    return build_published(Pair("timm", name, name), num_classes=CLASSES, **options)
 
 
-def _assert_same_gradients(ours: ResNet, theirs: nn.Module, images: Tensor) -> None:
-    """Equal gradients of every parameter and of the images, relative to the largest of each."""
-    probe = torch.randn(len(images), CLASSES, dtype=torch.float64)
-    gradients = []
-    for net in (ours, theirs):
-        weights = dict(net.named_parameters())
-        x = images.clone().requires_grad_()
-        found = torch.autograd.grad((net(x) * probe).sum(), [x, *weights.values()])
-        gradients.append(dict(zip(["images", *weights], found, strict=True)))
-    largest = max(float(gradient.abs().max()) for gradient in gradients[1].values())
-    for name, expected in gradients[1].items():
-        error = (gradients[0][name] - expected).abs().max()
-        # Some gradients cancel: a bias before a norm has none but the rounding of large ones.
-        scale = max(float(expected.abs().max()), 1e-2 * largest)
-        assert error < TOLERANCE * scale, name
-
-
-def _difference(one: Tensor, other: Tensor) -> float:
-    assert one.shape == other.shape
-    return float((one - other).abs().max() / other.abs().max())
+def _images(count: int, height: int, width: int) -> Tensor:
+    return torch.randn(count, 3, height, width, dtype=torch.float64)
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
