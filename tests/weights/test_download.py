@@ -14,7 +14,13 @@ import pytest
 from resnestkit.errors import UserError
 from resnestkit.models.zoo import find_net
 from resnestkit.weights.download import Patience, cache_folder, fetch
-from resnestkit.weights.manifest import MANIFEST, PublishedWeights, find_published
+from resnestkit.weights.manifest import (
+    MANIFEST,
+    PublishedWeights,
+    find_published,
+    published,
+    recognise,
+)
 
 CONTENT = bytes(range(256)) * 400
 DIGITS = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -29,6 +35,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         way = self.path.strip("/").split("/")[0]
         self.asked.append((way, self.headers.get("Range")))
+        if way == "resolve":  # the hub: it states the hash, and sends one to its store
+            self.send_response(302)
+            self.send_header("Location", f"/{self.path.split('/')[2]}/stored")
+            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if way.isdigit():
             self.send_error(int(way))
             return
@@ -80,9 +93,8 @@ def host() -> Iterator[str]:
 
 
 def weights(host: str, *ways: str) -> PublishedWeights:
-    file = f"net-{DIGITS}.pth"
-    addresses = tuple(f"{host}/{way}/{file}" for way in ways)
-    return replace(MANIFEST[0], file=file, addresses=addresses)
+    pages = tuple(f"{host}/{way}" for way in ways)
+    return replace(MANIFEST[0], file=f"net-{DIGITS}.pth", pages=pages, hub="")
 
 
 def test_a_good_address_serves_once_and_the_cache_after(host: str, tmp_path: Path) -> None:
@@ -92,7 +104,7 @@ def test_a_good_address_serves_once_and_the_cache_after(host: str, tmp_path: Pat
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert fetch(weights(host, "good"), folder=tmp_path) == path
     assert len(Handler.asked) == 1
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{path.name}.sha256"}
 
 
 FAILURES = {
@@ -160,21 +172,78 @@ def test_nobody_answers(tmp_path: Path) -> None:
         fetch(weights("http://127.0.0.1:9", "good"), folder=tmp_path, patience=QUICK)
 
 
+def test_a_file_that_changed_after_it_was_seen_is_not_used(host: str, tmp_path: Path) -> None:
+    path = fetch(weights(host, "good"), folder=tmp_path)
+    noted = path.with_name(f"{path.name}.sha256")
+    assert noted.read_text().strip() == hashlib.sha256(CONTENT).hexdigest()
+    noted.write_text(hashlib.sha256(b"what was seen first").hexdigest())
+    with pytest.raises(UserError, match="gave another file"):
+        fetch(weights(host, "good"), folder=tmp_path)
+
+
+class TestHub:
+    """The hub states the hash of what it serves."""
+
+    @staticmethod
+    def kept(host: str, monkeypatch: pytest.MonkeyPatch, *pages: str) -> PublishedWeights:
+        monkeypatch.setenv("HF_ENDPOINT", host)
+        return replace(weights(host, *pages), hub="timm/net.in1k")
+
+    def test_it_is_tried_after_the_release_pages(
+        self, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entry = self.kept(host, monkeypatch, "404")
+        assert [copy.address for copy in entry.copies] == [
+            f"{host}/404/net-{DIGITS}.pth",
+            f"{host}/timm/net.in1k/resolve/main/model.safetensors",
+        ]
+        with pytest.raises(UserError, match="does not state the SHA-256"):
+            fetch(replace(entry, hub="good/net.in1k"), folder=tmp_path)
+        path = fetch(replace(entry, hub="resolve/good"), folder=tmp_path)
+        assert path.name == "resolve-good.safetensors"
+        assert path.read_bytes() == CONTENT
+        asked = len(Handler.asked)
+        assert fetch(replace(entry, hub="resolve/good"), folder=tmp_path) == path
+        assert len(Handler.asked) == asked
+
+    @pytest.mark.parametrize(("way", "words"), [("wrong", "another file"), ("cut", "broke off")])
+    def test_its_store_may_fail_too(
+        self, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, words: str
+    ) -> None:
+        entry = replace(self.kept(host, monkeypatch), hub=f"resolve/{way}")
+        with pytest.raises(UserError, match=words):
+            fetch(entry, folder=tmp_path, patience=QUICK)
+        assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_the_manifest_names_nets_once_and_with_their_hash() -> None:
     assert len({(w.net, w.source) for w in MANIFEST}) == len(MANIFEST)
     for entry in MANIFEST:
         assert find_net(entry.net).name == entry.net
-        assert len(entry.hash_prefix) == 8
-        assert int(entry.hash_prefix, 16) >= 0
-        assert all(address.endswith(entry.file) for address in entry.addresses)
-        assert 60 < entry.top1 < 90
-        assert entry.preprocessing.size == find_net(entry.net).size
+        assert entry.copies
+        for copy in entry.copies:
+            assert len(copy.digits) == (0 if "huggingface.co" in copy.address else 8)
+            assert int(copy.digits or "0", 16) >= 0
+            assert recognise(copy.file) == entry
+        assert 60 < entry.top1 < (entry.top5 or 100)
+
+
+def test_the_first_of_a_net_is_the_authors_or_the_most_accurate() -> None:
+    for net in {entry.net for entry in MANIFEST}:
+        first, *others = published(net)
+        assert first.source == "authors" or first.top1 >= max(w.top1 for w in [first, *others])
+
+
+def test_every_family_has_published_weights() -> None:
+    nets = {entry.net for entry in MANIFEST}
+    assert {"resnest50", "resnest269", "resnet50", "resnet50c", "resnet50d", "resnet101d"} <= nets
+    assert {"resnext50_32x4d", "seresnet50", "senet154", "legacy_senet154", "sknet50"} <= nets
 
 
 def test_find_published() -> None:
     assert find_published("resnest50").source == "authors"
-    assert find_published("resnet50", "torchvision_v1").hash_prefix == "0676ba61"
-    with pytest.raises(UserError, match="Known: imagenet1k, torchvision_v2, torchvision_v1"):
+    assert find_published("resnet50", "torchvision_v1").copies[0].digits == "0676ba61"
+    with pytest.raises(UserError, match="Known: imagenet1k, torchvision_v2, a1, "):
         find_published("resnet50", "mine")
     with pytest.raises(UserError, match="no weights of that name are published for sknet101"):
         find_published("sknet101")

@@ -80,7 +80,12 @@ class TrainingTransform:
 def normalise(
     images: UInt8[Tensor, "b c s s"], preprocessing: Preprocessing
 ) -> Float[Tensor, "b c s s"]:
-    """To float32, minus the mean, over the standard deviation, in one multiply-add."""
+    """To float32, minus the mean, over the standard deviation, in one multiply-add.
+
+    Images come in as RGB; a net that reads BGR gets its channels turned.
+    """
+    if preprocessing.channel_order == "BGR":
+        images = images.flip(1)
     mean = torch.tensor(preprocessing.mean, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(1, -1, 1, 1)
     return images.float().mul_(1 / (255 * std)).sub_(mean / std)

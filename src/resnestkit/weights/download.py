@@ -1,23 +1,29 @@
 """Fetching published weights: checked, resumed, from the next mirror if one fails.
 
-Files lie in one folder, which RESNESTKIT_CACHE moves. With RESNESTKIT_OFFLINE set nothing is asked
-of the network. A file that was put there by hand under its published name serves as well.
+A file must begin with the digits that its publisher put in its name, or be what the hub states.
+Its whole SHA-256 is then noted beside it (FILE.sha256), and must stay the same. Files lie in one
+folder, which RESNESTKIT_CACHE moves. With RESNESTKIT_OFFLINE set nothing is asked of the network. A
+file that was put there by hand under its published name serves as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
+from typing import Any
 
 from resnestkit.errors import UserError
-from resnestkit.weights.manifest import PublishedWeights
+from resnestkit.weights.manifest import Copy, PublishedWeights
 
 CHUNK = 1 << 18
 Advance = Callable[[int, int], None]
@@ -59,51 +65,108 @@ def fetch(
 
     Raises UserError, with what was tried and how it failed, if nothing does.
     """
-    target = (folder or cache_folder()) / weights.file
-    if target.is_file() and _sha256(target).startswith(weights.hash_prefix):
-        return target
-    by_hand = f"Put {weights.file} into {target.parent} by hand, and it will be used."
+    home = folder or cache_folder()
+    for copy in weights.copies:
+        if _is_kept(home / copy.file, copy.digits):
+            return home / copy.file
+    names = " or ".join(dict.fromkeys(copy.file for copy in weights.copies))
+    by_hand = f"Put {names} into {home} by hand, and it will be used."
     if os.environ.get("RESNESTKIT_OFFLINE"):
-        raise UserError(
-            f"{weights.file} is not in {target.parent}, and the network is off. {by_hand}"
-        )
+        raise UserError(f"{names} is not in {home}, and the network is off. {by_hand}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot make the folder {target.parent}: {error.strerror}.") from error
+        raise UserError(f"Cannot make the folder {home}: {error.strerror}.") from error
     failures = []
-    for address in weights.addresses:
+    for copy in weights.copies:
         try:
-            _download(address, target, weights.hash_prefix, patience or Patience(), advance)
+            _download(copy, home / copy.file, patience or Patience(), advance)
         except _AddressError as failure:
-            failures.append(f"{address}: {failure}")
+            failures.append(f"{copy.address}: {failure}")
         else:
-            return target
-    raise UserError(f"No address gave {weights.file}. Tried {'; '.join(failures)}. {by_hand}")
+            return home / copy.file
+    raise UserError(f"No address gave {names}. Tried {'; '.join(failures)}. {by_hand}")
 
 
-def _download(
-    address: str, target: Path, prefix: str, patience: Patience, advance: Advance
-) -> None:
+def _is_kept(target: Path, digits: str) -> bool:
+    """Whether the cache has the file, unchanged since it was first seen."""
+    if not target.is_file():
+        return False
+    digest = _sha256(target)
+    if not digest.startswith(_noted(target) or digits):
+        return False
+    _write_note(target, digest)  # of a file that was put there by hand there is none yet
+    return True
+
+
+def _note(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256")
+
+
+def _noted(target: Path) -> str:
+    """The SHA-256 that the file had when it was first seen, or "" if it never was."""
+    try:
+        return _note(target).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _write_note(target: Path, digest: str) -> None:
+    with contextlib.suppress(OSError):  # a cache that is only read still serves
+        _note(target).write_text(f"{digest}\n", encoding="ascii")
+
+
+class _Digest(urllib.request.HTTPRedirectHandler):
+    """Keeps the SHA-256 that the hub states where it redirects to its store."""
+
+    def __init__(self) -> None:
+        self.stated = ""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: Any,
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        self.note(headers)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def note(self, headers: Message) -> None:
+        """Remember what one answer states, unless an earlier one did."""
+        stated = str(headers.get("X-Linked-ETag", "")).strip('"')
+        if not self.stated and re.fullmatch("[0-9a-f]{64}", stated):
+            self.stated = stated
+
+
+def _download(copy: Copy, target: Path, patience: Patience, advance: Advance) -> None:
     """Fetch into a partial file, going on where an earlier try broke off, and check it."""
     part = target.with_name(f"{target.name}.part")
     there = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(address)
+    request = urllib.request.Request(copy.address)
     if there:
         request.add_header("Range", f"bytes={there}-")
+    digest = _Digest()
+    opener = urllib.request.build_opener(digest)
     try:
-        with urllib.request.urlopen(request, timeout=patience.silence) as response:
+        with opener.open(request, timeout=patience.silence) as response:
+            digest.note(response.headers)
+            if not (copy.digits or digest.stated):
+                raise _AddressError("does not state the SHA-256 of what it serves")
             _receive(response, part, patience, advance)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             # The part is as long as the file, or longer: its hash decides.
-            _keep_if_right(part, target, prefix)
+            digest.note(error.headers)
+            _keep_if_right(part, target, copy.digits or digest.stated)
             return
         raise _AddressError(f"answered {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise _AddressError(f"broke off ({reason})") from error
-    _keep_if_right(part, target, prefix)
+    _keep_if_right(part, target, copy.digits or digest.stated)
 
 
 def _receive(
@@ -133,12 +196,15 @@ def _receive(
         raise _AddressError(f"broke off after {there} of {total} bytes")
 
 
-def _keep_if_right(part: Path, target: Path, prefix: str) -> None:
-    digest = _sha256(part)
-    if not digest.startswith(prefix):
+def _keep_if_right(part: Path, target: Path, digits: str) -> None:
+    """Move a whole file into place if its hash is the one to expect (none: nothing is right)."""
+    digest, expected = _sha256(part), _noted(target) or digits
+    if not expected or not digest.startswith(expected):
         part.unlink()
-        raise _AddressError(f"gave another file (SHA-256 {digest[:8]}..., expected {prefix}...)")
+        wanted = expected[:8] or "a stated one"
+        raise _AddressError(f"gave another file (SHA-256 {digest[:8]}..., expected {wanted})")
     part.replace(target)
+    _write_note(target, digest)
 
 
 def _sha256(path: Path) -> str:
