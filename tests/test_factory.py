@@ -45,7 +45,7 @@ def test_published_weights_are_fetched_and_loaded(
     """From the cache, so that no network is needed: the file is put where a download would."""
     monkeypatch.setenv("RESNESTKIT_CACHE", str(tmp_path))
     monkeypatch.setenv("RESNESTKIT_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth is not in"):
+    with pytest.raises(UserError, match=r"resnet18_a1_0-d63eafa0\.pth or timm-"):
         create_model("resnet18", weights="imagenet1k")
     model = create_model("resnet18", classes=1000)
     torch.save(model.state_dict(), tmp_path / "mine.pth")
@@ -53,8 +53,11 @@ def test_published_weights_are_fetched_and_loaded(
     (tmp_path / "mine.pth").rename(tmp_path / f"resnet18-{digits}.pth")
     entry = replace(find_published("resnet18"), file=f"resnet18-{digits}.pth")
     monkeypatch.setattr("resnestkit.factory.find_published", lambda *_: entry)
+    monkeypatch.setattr("resnestkit.factory.recognise", lambda *_: entry)
     loaded = create_model("resnet18", classes=7, weights="imagenet1k")
     assert loaded.head_is_new
+    assert loaded.preprocessing == entry.preprocessing
+    assert entry.preprocessing.interpolation == "bicubic"
     assert torch.equal(loaded.layer4[1].conv2.weight, model.layer4[1].conv2.weight)
 
 

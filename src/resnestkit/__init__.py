@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resnestkit.deploy.predictor import Prediction, Predictor
     from resnestkit.errors import UserError
-    from resnestkit.factory import create_model, load_model
+    from resnestkit.factory import create_model, load_model, save_model
+    from resnestkit.models.insert import insert_attention
     from resnestkit.models.spec import NetSpec
     from resnestkit.models.zoo import list_models
+    from resnestkit.plugins.hub import fetch_from_hub, from_hub, push_to_hub
+    from resnestkit.plugins.timm_registry import register_with_timm
     from resnestkit.training.evaluate import evaluate
     from resnestkit.training.recipe import Recipe, load_recipe
     from resnestkit.training.train import TrainResult, resume, train
@@ -29,10 +32,16 @@ _HOMES = {
     "UserError": "errors",
     "create_model": "factory",
     "evaluate": "training.evaluate",
+    "fetch_from_hub": "plugins.hub",
+    "from_hub": "plugins.hub",
+    "insert_attention": "models.insert",
     "list_models": "models.zoo",
     "load_model": "factory",
     "load_recipe": "training.recipe",
+    "push_to_hub": "plugins.hub",
+    "register_with_timm": "plugins.timm_registry",
     "resume": "training.train",
+    "save_model": "factory",
     "train": "training.train",
 }
 
@@ -45,10 +54,16 @@ __all__ = [
     "UserError",
     "create_model",
     "evaluate",
+    "fetch_from_hub",
+    "from_hub",
+    "insert_attention",
     "list_models",
     "load_model",
     "load_recipe",
+    "push_to_hub",
+    "register_with_timm",
     "resume",
+    "save_model",
     "train",
 ]
 

@@ -215,6 +215,7 @@ def weights(arguments: Sequence[str]) -> int:
     elif isinstance(parsed, InspectArguments):
         found = inspect(parsed.file)
         print(
+            f"kind        {found.kind}\n"
             f"net         {' or '.join(net.name for net in found.nets)}\n"
             f"names       {found.dialect}\n"
             f"classes     {found.classes or 'none: features alone'}\n"

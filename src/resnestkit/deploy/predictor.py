@@ -57,6 +57,7 @@ class Predictor:
 
     def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
         self.model, self.card = load_model(checkpoint)
+        self.model.require_head(str(checkpoint))
         self.device = choose_device(device)
         self.model.to(self.device)
         self._transform = EvaluationTransform(self.card.preprocessing)

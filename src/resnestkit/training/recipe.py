@@ -34,6 +34,10 @@ class Recipe:
     """Net to train; `resnestkit models` lists them."""
     weights: str | None = None
     """Start from a file of weights, or from "imagenet1k", the published ones (downloaded once)."""
+    partial: bool = False
+    """Take those weights that fit, and leave the rest as drawn."""
+    freeze: int | None = None
+    """Freeze the loaded stem and the first so many stages; none freezes nothing."""
     epochs: int = 100
     """Passes over the training images."""
     batch_size: int = 64
@@ -120,7 +124,7 @@ class Recipe:
 _BOUNDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ("more than 0", lambda v: v > 0, ("epochs", "batch_size", "accumulate", "lr", "clip_norm")),
     ("0 or more", lambda v: v >= 0, ("warmup_epochs", "weight_decay", "mixup", "cutmix")),
-    ("0 or more", lambda v: v >= 0, ("padding", "workers", "cache_mb")),
+    ("0 or more", lambda v: v >= 0, ("padding", "workers", "cache_mb", "freeze")),
     ("more than 0, at most 1", lambda v: 0 < v <= 1, ("min_area", "crop_ratio")),
     ("at least 0, below 1", lambda v: 0 <= v < 1, ("momentum", "ema", "label_smoothing")),
     ("at least 0, below 1", lambda v: 0 <= v < 1, ("dropout", "drop_path", "drop_block")),
@@ -147,6 +151,9 @@ def check_recipe(recipe: Recipe) -> None:
                 _refuse(recipe, name, wanted)
     if len(recipe.std) != len(recipe.mean):
         _refuse(recipe, "std", "as many values as --mean")
+    for name in ("partial", "freeze"):
+        if recipe.weights is None and getattr(recipe, name) not in {None, False}:
+            raise UserError(f"--{name} is about loaded weights; give --weights too.")
 
 
 def _is_a(value: Any, kind: Any) -> bool:

@@ -208,8 +208,31 @@ def _make_model(
         zero_gamma=recipe.zero_gamma,
     )
     if load and recipe.weights is not None:
-        load_weights(model, _find_weights(recipe.weights, net, reporter), net.name)
+        path = _find_weights(recipe.weights, net, reporter)
+        coverage = load_weights(model, path, net.name, partial=recipe.partial)
+        head = ", new classifier" if model.head_is_new else ""
+        reporter.say(f"weights     {path.name}: {coverage}{head}")
+        _check_preprocessing(model, recipe, path)
+    if recipe.freeze is not None:
+        _freeze(model, recipe.freeze)
     return compute.place(model)
+
+
+def _check_preprocessing(model: Backbone, recipe: Recipe, path: Path) -> None:
+    """Weights see colours as they were trained to, or the training silently starts from less."""
+    wanted = model.preprocessing
+    if wanted is not None and (wanted.mean, wanted.std) != (recipe.mean, recipe.std):
+        mean, std = (" ".join(map(str, values)) for values in (wanted.mean, wanted.std))
+        raise UserError(
+            f"{path.name} wants its images with --mean {mean} --std {std}; say so, since other "
+            "values would be a silent loss."
+        )
+
+
+def _freeze(model: Backbone, stages: int) -> None:
+    if stages > len(model.stages):
+        raise UserError(f"--freeze is {stages}, but the net has {len(model.stages)} stages.")
+    model.freeze(stages)
 
 
 def _find_weights(weights: str, net: Net, reporter: Reporter) -> Path:

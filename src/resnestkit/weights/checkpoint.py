@@ -45,6 +45,8 @@ class ModelCard:
     preprocessing: Preprocessing
     norm: NormPolicy = "batch"
     output_stride: int = 32
+    head_is_new: bool = False
+    """Whether the classifier was never trained; such a model is not used to predict."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What was measured when the checkpoint was written, on its own validation images."""
     data: dict[str, Any] = field(default_factory=dict)
@@ -122,6 +124,28 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "`resnestkit train` wrote."
         )
     return metadata, tensors
+
+
+def read_card(path: Path) -> ModelCard | None:
+    """The card of a checkpoint of this package, without its tensors; None of any other file."""
+    try:
+        return ModelCard.from_dict(_read_metadata(path))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def read_kind(path: Path) -> str:
+    """What a checkpoint of this package says it is; "" of any other file."""
+    return str(_read_metadata(path).get("kind", ""))
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(_KEY, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def load_checkpoint(path: Path, kind: str = CLASSIFIER) -> tuple[ModelCard, dict[str, Tensor]]:

@@ -17,17 +17,19 @@ from resnestkit.weights.checkpoint import (
     CLASSIFIER,
     ModelCard,
     current_versions,
+    read_kind,
     save_tensors,
     write_whole,
 )
 from resnestkit.weights.foreign import read_weights
 from resnestkit.weights.identify import Identity, compare, identify
+from resnestkit.weights.manifest import recognise
 from resnestkit.weights.names import Dialect, from_ours
 
 
 def inspect(path: Path) -> Identity:
     """What a file's weights are. Raises UserError if they are no net's of the table."""
-    identity = identify(read_weights(path))
+    identity = identify(read_weights(path), read_kind(path))
     if identity is None:
         raise UserError(
             f"{path} holds tensors, but not those of a residual net that is known here."
@@ -67,15 +69,15 @@ def convert(source: Path, target: Path, net: str | None = None, to: Dialect = "r
 
 def make_card(net: Net, identity: Identity, source: Path) -> ModelCard:
     """The card of converted weights: classes by number, since the file does not name them."""
-    channels = identity.in_channels
-    published = Preprocessing(size=net.size)
-    grey = Preprocessing(net.size, mean=(0.5,) * channels, std=(0.25,) * channels)
+    known = recognise(source.name)
+    assumed = Preprocessing.for_images(net.size, identity.in_channels)
     return ModelCard(
         kind=CLASSIFIER if identity.classes else BACKBONE,
         net=net.name,
         spec=net.spec,
         classes=tuple(f"class {number}" for number in range(identity.classes)),
-        preprocessing=published if channels == published.channels else grey,
+        preprocessing=known.preprocessing if known else assumed,
+        metrics={"top1": known.top1 / 100} if known else {},
         data={"origin": source.name, "fingerprint": "", "held_out": None, "seed": 0},
         versions=current_versions(),
     )

@@ -53,6 +53,8 @@ class Coverage:
 class Identity:
     """What tensors are: the nets that they fit best, and how well."""
 
+    kind: str
+    """What the file says it is, or "weights of a classifier" or "of a backbone" as they show."""
     nets: tuple[Net, ...]
     """Several where nets differ in no tensor, such as in where the stride sits; never none."""
     classes: int
@@ -65,20 +67,24 @@ class Identity:
 
 
 def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Coverage:
-    """How tensors fit the state of a net; counters of batches may be missing."""
+    """How tensors fit the state of a net; counters of batches may be missing, or left over."""
     both = [name for name in expected if name in tensors]
     fits = [name for name in both if expected[name].shape == tensors[name].shape]
     missing = (n for n in expected if n not in tensors and not n.endswith(_COUNTER))
+    unexpected = (n for n in tensors if n not in expected and not n.endswith(_COUNTER))
     return Coverage(
         loaded=tuple(fits),
         missing=tuple(missing),
-        unexpected=tuple(name for name in tensors if name not in expected),
+        unexpected=tuple(unexpected),
         reshaped=tuple(name for name in both if expected[name].shape != tensors[name].shape),
     )
 
 
-def identify(weights: Mapping[str, Tensor]) -> Identity | None:
-    """The net whose weights these are, whoever named them; None if they are no residual net's."""
+def identify(weights: Mapping[str, Tensor], kind: str = "") -> Identity | None:
+    """The net whose weights these are, whoever named them; None if they are no net's of ours.
+
+    ``kind`` is what the file itself says, if it does.
+    """
     tensors, dialect = to_ours(weights)
     candidates = [net for net in TABLE if _may_be(net, tensors)]
     stem = _first(tensors, _STEMS)
@@ -95,7 +101,8 @@ def identify(weights: Mapping[str, Tensor]) -> Identity | None:
     best = max(_rank(coverage) for _, coverage in found)
     nets = tuple(net for net, coverage in found if _rank(coverage) == best)
     coverage = next(coverage for _, coverage in found if _rank(coverage) == best)
-    return Identity(nets, classes, stem.shape[1], dialect, coverage, tensors)
+    shown = f"weights of a {'classifier' if classes else 'backbone'}"
+    return Identity(kind or shown, nets, classes, stem.shape[1], dialect, coverage, tensors)
 
 
 def _may_be(net: Net, tensors: Mapping[str, Tensor]) -> bool:
