@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from resnestkit.errors import UserError
 from resnestkit.models.backbone import Backbone
@@ -26,7 +27,7 @@ from resnestkit.weights.checkpoint import (
 )
 from resnestkit.weights.download import Advance, fetch
 from resnestkit.weights.foreign import read_weights
-from resnestkit.weights.identify import Coverage, compare
+from resnestkit.weights.identify import Coverage, compare, fill_counters
 from resnestkit.weights.manifest import find_published, recognise
 from resnestkit.weights.names import to_ours
 
@@ -77,16 +78,21 @@ def create_model(
     if frozen_stages is not None and weights is None:
         raise UserError("frozen_stages would freeze random weights; give weights to freeze.")
     net = find_net(name)
-    model = build_net(
-        net.spec,
-        classes=classes,
-        in_channels=in_channels,
-        output_stride=output_stride,
-        **options,
-    )
-    if weights is not None:
-        path = find_weights(weights, net.name)
-        coverage = load_weights(model, path, net.name, partial=partial)
+    options |= {"classes": classes, "in_channels": in_channels, "output_stride": output_stride}
+    if weights is None:
+        return build_net(net.spec, **options)
+    path = find_weights(weights, net.name)
+    tensors, _ = to_ours(read_weights(path))
+    with torch.device("meta"):
+        model = build_net(net.spec, **options)
+    if compare(model.state_dict(), tensors).is_complete:
+        # Nothing of what a new net would draw is needed: the file's tensors become the net's.
+        model.load_state_dict(fill_counters(model.state_dict(), tensors), assign=True)
+        model.to(torch.get_default_device())
+        model.preprocessing = _find_preprocessing(model, path)
+    else:
+        model = build_net(net.spec, **options)
+        coverage = _load(model, tensors, path, net.name, partial=partial)
         if not coverage.is_complete:
             warnings.warn(f"{path} was loaded in part: {coverage}.", stacklevel=2)
     if frozen_stages is not None:
@@ -118,6 +124,12 @@ def load_weights(
     (with ``partial``) if nothing fits.
     """
     tensors, _ = to_ours(read_weights(path))
+    return _load(model, tensors, path, net, partial=partial)
+
+
+def _load(
+    model: Backbone, tensors: dict[str, Tensor], path: Path, net: str, *, partial: bool
+) -> Coverage:
     fitted, head_is_new = adapt(model, tensors)
     coverage = compare(model.state_dict(), fitted)
     found = set(coverage.loaded) & tensors.keys()

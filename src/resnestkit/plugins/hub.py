@@ -34,7 +34,7 @@ def push_to_hub(
     Args:
         source: a checkpoint that `resnestkit train` wrote, or a `HubModel`.
         repo_id: "owner/name".
-        licence: of the weights, as the hub writes it; "apache-2.0" if nothing else says.
+        licence: of the weights, as the hub writes it; None says nothing about it.
         private: whether a new repository is; None is the owner's default.
         token: of the hub; None is what ``hf auth login`` kept.
         branch: None is the main one.

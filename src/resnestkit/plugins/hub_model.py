@@ -23,7 +23,6 @@ from resnestkit.weights.checkpoint import ModelCard, save_tensors, write_whole
 
 CHECKPOINT = "model.safetensors"
 CONFIG = "config.json"
-LICENCE = "apache-2.0"
 _CLASSES_NAMED = 50
 
 
@@ -36,15 +35,15 @@ class HubModel(nn.Module, ModelHubMixin):
     Args:
         model: the net.
         card: its classes, its preprocessing, and what it is.
-        licence: of the weights, as the hub writes it.
+        licence: of the weights, as the hub writes it; None says nothing about it.
     """
 
-    def __init__(self, model: Backbone, card: ModelCard, licence: str = LICENCE) -> None:
+    def __init__(self, model: Backbone, card: ModelCard, licence: str | None = None) -> None:
         super().__init__()
         self.model, self.card, self.licence = model, card, licence
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, licence: str = LICENCE) -> Self:
+    def from_checkpoint(cls, path: str | Path, licence: str | None = None) -> Self:
         """The model of a file that `resnestkit train` wrote, in evaluation mode.
 
         Raises UserError if it is no classifier's checkpoint.
@@ -77,7 +76,7 @@ class HubModel(nn.Module, ModelHubMixin):
         write_whole(save_directory / CONFIG, config.encode())
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, licence: str = LICENCE, **how: Any) -> Self:
+    def _from_pretrained(cls, *, model_id: str, licence: str | None = None, **how: Any) -> Self:
         if Path(model_id).is_dir():
             return cls.from_checkpoint(Path(model_id) / CHECKPOINT, licence)
         return cls.from_checkpoint(download(model_id, **how), licence)
@@ -104,7 +103,7 @@ def describe(card: ModelCard, repo_id: str) -> str:
     table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows)
     return f"""# {_cell(repo_id)}
 
-A {card.net} that classifies images, trained and saved with `resnestkit`.
+A {card.net} that classifies images, saved with `resnestkit`.
 
 | | |
 |---|---|

@@ -22,7 +22,7 @@ from resnestkit.weights.checkpoint import (
     write_whole,
 )
 from resnestkit.weights.foreign import read_weights
-from resnestkit.weights.identify import Identity, compare, identify
+from resnestkit.weights.identify import Identity, compare, fill_counters, identify
 from resnestkit.weights.manifest import recognise
 from resnestkit.weights.names import Dialect, from_ours
 
@@ -104,7 +104,4 @@ def _with_counters(net: Net, identity: Identity) -> dict[str, Tensor]:
         model = build_net(net.spec, classes=identity.classes, in_channels=identity.in_channels)
     state = model.state_dict()
     assert compare(state, identity.tensors).is_complete
-    return {
-        name: identity.tensors.get(name, torch.zeros(tensor.shape, dtype=tensor.dtype))
-        for name, tensor in state.items()
-    }
+    return fill_counters(state, identity.tensors)

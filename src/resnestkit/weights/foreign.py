@@ -37,9 +37,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(f"{path} holds no tensors.")
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise UserError(f"{path} holds values that are no numbers, in {name}; it is damaged.")
     return tensors
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are numbers. Their sum tells, nearly always, in a fraction of the time."""
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -50,9 +55,10 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Copies, not maps of the file: whoever overwrites the file leaves a loaded net alone."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}.") from error
 

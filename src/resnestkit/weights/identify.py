@@ -80,6 +80,18 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Co
     )
 
 
+def fill_counters(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Tensors that fit, in the types of the net, with the counters that some codes leave out."""
+    return {
+        name: tensors[name].to(like.dtype)
+        if name in tensors
+        else torch.zeros(like.shape, dtype=like.dtype)
+        for name, like in expected.items()
+    }
+
+
 def identify(weights: Mapping[str, Tensor], kind: str = "") -> Identity | None:
     """The net whose weights these are, whoever named them; None if they are no net's of ours.
 
