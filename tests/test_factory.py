@@ -52,8 +52,8 @@ def test_published_weights_are_fetched_and_loaded(
     digits = hashlib.sha256((tmp_path / "mine.pth").read_bytes()).hexdigest()[:8]
     (tmp_path / "mine.pth").rename(tmp_path / f"resnet18-{digits}.pth")
     entry = replace(find_published("resnet18"), file=f"resnet18-{digits}.pth")
-    monkeypatch.setattr("resnestkit.factory.find_published", lambda *_: entry)
-    monkeypatch.setattr("resnestkit.factory.recognise", lambda *_: entry)
+    monkeypatch.setattr("resnestkit.weights.loading.find_published", lambda *_: entry)
+    monkeypatch.setattr("resnestkit.weights.loading.recognise", lambda *_: entry)
     loaded = create_model("resnet18", classes=7, weights="imagenet1k")
     assert loaded.head_is_new
     assert loaded.preprocessing == entry.preprocessing

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from resnestkit import Predictor, UserError, cli, create_model, load_model, save_model
-from resnestkit.factory import load_weights
 from resnestkit.models.layers import is_norm
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.weights.convert import convert, inspect
+from resnestkit.weights.loading import load_weights
+from resnestkit.weights.manifest import find_published
 
 SMALL = "resnest23_small"
 CAFFE = Preprocessing(32, mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3), channel_order="BGR")
@@ -166,4 +169,53 @@ def test_a_published_file_converts_with_its_own_preprocessing(tmp_path: Path) ->
     convert(tmp_path / "resnet18_a1_0-d63eafa0.pth", tmp_path / "a.safetensors")
     card = load_model(tmp_path / "a.safetensors")[1]
     assert (card.preprocessing.crop_ratio, card.preprocessing.interpolation) == (0.95, "bicubic")
-    assert card.metrics == {"top1": 0.71504}
+    assert card.metrics == {}  # the name alone says nothing of what is inside
+
+
+def test_published_accuracy_needs_the_published_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(create_model("resnet18").state_dict(), tmp_path / "a.pth")
+    digits = hashlib.sha256((tmp_path / "a.pth").read_bytes()).hexdigest()[:8]
+    path = (tmp_path / "a.pth").rename(tmp_path / f"resnet18-{digits}.pth")
+    entry = replace(find_published("resnet18"), file=path.name)
+    monkeypatch.setattr("resnestkit.weights.convert.recognise", lambda _: entry)
+    convert(path, tmp_path / "a.safetensors")
+    assert load_model(tmp_path / "a.safetensors")[1].metrics == {"top1": 0.71504}
+    monkeypatch.setattr("resnestkit.weights.loading.recognise", lambda _: entry)
+    torch.save(create_model("resnet34").state_dict(), tmp_path / "b.pth")
+    assert create_model("resnet18", weights=path).preprocessing == entry.preprocessing
+    assert create_model("resnet34", weights=tmp_path / "b.pth").preprocessing is None
+
+
+def test_what_was_not_loaded_is_not_frozen(half: Path) -> None:
+    with (
+        pytest.warns(UserWarning, match="loaded in part"),
+        pytest.raises(
+            UserError, match=r"has no layer3\.0\.conv1\.weight that fits, which would be"
+        ),
+    ):
+        create_model(SMALL, classes=5, weights=half, partial=True, frozen_stages=3)
+    with pytest.warns(UserWarning, match="loaded in part"):
+        create_model(SMALL, classes=5, weights=half, partial=True, frozen_stages=2)
+
+
+def test_counters_alone_are_no_weights(tmp_path: Path) -> None:
+    state = create_model(SMALL, classes=5).state_dict()
+    counters = {name: t for name, t in state.items() if name.endswith("num_batches_tracked")}
+    save_file(counters, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="does not hold the weights"):
+        create_model(SMALL, classes=5, weights=tmp_path / "a.safetensors", partial=True)
+
+
+def test_weights_are_named_by_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNESTKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("RESNESTKIT_OFFLINE", "1")
+    (tmp_path / "imagenet1k").mkdir()
+    with pytest.raises(UserError, match="the network is off"):
+        create_model("resnet18", weights="imagenet1k")
+    with pytest.raises(UserError, match="name of the weights is empty"):
+        create_model("resnet18", weights="")
+    with pytest.raises(UserError, match="Cannot look at"):
+        create_model("resnet18", weights="a" * 300)

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnestkit.errors import UserError
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.build import build_net
+from resnestkit.models.spec import OUTPUT_STRIDES
 from resnestkit.models.zoo import TABLE, find_net, list_models
 from resnestkit.preprocessing import Preprocessing
-from resnestkit.weights.adapt import adapt
 from resnestkit.weights.checkpoint import (
     BACKBONE,
     CLASSIFIER,
     ModelCard,
     current_versions,
     load_checkpoint,
-    read_card,
     save_tensors,
 )
-from resnestkit.weights.download import Advance, fetch
-from resnestkit.weights.foreign import read_weights
 from resnestkit.weights.identify import Coverage, compare, fill_counters
-from resnestkit.weights.manifest import find_published, recognise
-from resnestkit.weights.names import to_ours
+from resnestkit.weights.loading import (
+    WeightFile,
+    describe,
+    find_weights,
+    freeze_loaded,
+    load_file,
+    open_weights,
+)
+from resnestkit.weights.tensors import check_finite, check_types
 
 __all__ = ["create_model", "list_models", "load_model", "save_model"]
 
@@ -72,7 +77,7 @@ def create_model(
 
     Raises:
         UserError: there is no such net, the weights are not this net's, or random weights would
-            be frozen.
+            be frozen (without weights, or where ``partial`` found none).
         ValueError: output_stride, norm or frozen_stages is none of those that there are.
     """
     if frozen_stages is not None and weights is None:
@@ -82,96 +87,44 @@ def create_model(
     if weights is None:
         return build_net(net.spec, **options)
     path = find_weights(weights, net.name)
-    tensors, _ = to_ours(read_weights(path))
+    file = open_weights(path)
     with torch.device("meta"):
         model = build_net(net.spec, **options)
-    if compare(model.state_dict(), tensors).is_complete:
+    coverage = compare(model.state_dict(), file.tensors)
+    if coverage.is_complete:
         # Nothing of what a new net would draw is needed: the file's tensors become the net's.
-        model.load_state_dict(fill_counters(model.state_dict(), tensors), assign=True)
+        model.load_state_dict(fill_counters(model.state_dict(), file.tensors), assign=True)
         model.to(torch.get_default_device())
-        model.preprocessing = _find_preprocessing(model, path)
+        describe(model, file, head_is_new=False)
     else:
         model = build_net(net.spec, **options)
-        coverage = _load(model, tensors, path, net.name, partial=partial)
-        if not coverage.is_complete:
-            warnings.warn(f"{path} was loaded in part: {coverage}.", stacklevel=2)
+        coverage = load_file(model, file, net.name, partial=partial)
+        _warn(model, file, coverage)
     if frozen_stages is not None:
-        model.freeze(frozen_stages)
+        freeze_loaded(model, frozen_stages, coverage, path)
     return model
 
 
-def find_weights(
-    weights: str | Path, net: str, advance: Advance = lambda _there, _total: None
-) -> Path:
-    """The file that a user names: a path, or published weights, which are downloaded once.
-
-    ``advance`` is told the bytes that there are and that there will be.
-    Raises UserError if it is neither, or no address gives the file.
-    """
-    path = Path(weights)
-    if path.suffix or path.exists():
-        return path
-    return fetch(find_published(net, str(weights)), advance=advance)
-
-
-def load_weights(
-    model: Backbone, path: Path, net: str = "net", *, partial: bool = False
-) -> Coverage:
-    """Load a file of weights into a model; only classes and input channels may differ.
-
-    With ``partial``, take what fits and leave the rest. Returns how the file fits.
-    Raises UserError, with what is missing and what is left over, if anything else differs, or
-    (with ``partial``) if nothing fits.
-    """
-    tensors, _ = to_ours(read_weights(path))
-    return _load(model, tensors, path, net, partial=partial)
-
-
-def _load(
-    model: Backbone, tensors: dict[str, Tensor], path: Path, net: str, *, partial: bool
-) -> Coverage:
-    fitted, head_is_new = adapt(model, tensors)
-    coverage = compare(model.state_dict(), fitted)
-    found = set(coverage.loaded) & tensors.keys()
-    if not coverage.is_complete and not (partial and found):
-        raise UserError(_explain_misfit(model, path, net, coverage, partial=partial))
-    model.load_state_dict({name: fitted[name] for name in coverage.loaded}, strict=False)
-    model.head_is_new = head_is_new and model.classes > 0
-    model.preprocessing = _find_preprocessing(model, path)
-    return coverage
-
-
-def _explain_misfit(
-    model: Backbone, path: Path, net: str, coverage: Coverage, *, partial: bool
-) -> str:
-    if model.norm_policy == "group" and not (coverage.missing or coverage.reshaped):
-        return (
-            f"{path} holds batch statistics, for which norm 'group' has no use: it would compute "
-            "something else. Say partial to start from the other weights all the same, or take "
-            "norm 'batch', 'sync' or 'frozen'."
-        )
-    hint = "" if partial else " Say partial to take what fits."
-    return f"{path} does not hold the weights of a {net}: {coverage}.{hint}"
-
-
-def _find_preprocessing(model: Backbone, path: Path) -> Preprocessing | None:
-    """How a file's weights want their images: by its card, or by its published name."""
-    card, known = read_card(path), recognise(path.name)
-    found = card.preprocessing if card else known.preprocessing if known else None
-    return found if found and found.channels == model.in_channels else None
+def _warn(model: Backbone, file: WeightFile, coverage: Coverage) -> None:
+    """Say what was not loaded and that nobody asked to leave out."""
+    if not coverage.is_complete:
+        warnings.warn(f"{file.path} was loaded in part: {coverage}.", stacklevel=3)
+    if model.classes and not any(name.startswith(f"{model.head}.") for name in file.tensors):
+        said = f"{file.path} holds no classifier: that of {model.classes} classes starts anew."
+        warnings.warn(said, stacklevel=3)
 
 
 def save_model(
-    model: Backbone,
+    model: nn.Module,
     path: str | Path,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[object] | None = None,
     preprocessing: Preprocessing | None = None,
-    metrics: dict[str, float] | None = None,
+    metrics: Mapping[str, float] | None = None,
 ) -> ModelCard:
     """Write a model as a checkpoint, which every command and `load_model` take.
 
     Args:
-        model: a net of `create_model`.
+        model: a net of `create_model`, which torch.compile or DistributedDataParallel may wrap.
         path: the .safetensors file to write, whole or not at all.
         classes: names of the classes in the order of the logits; their numbers if not given.
         preprocessing: how it wants its images; the model's own, or the net's published size and
@@ -182,9 +135,13 @@ def save_model(
         The card that the file carries.
 
     Raises:
-        UserError: the names are not as many as the logits, or the file cannot be written.
+        UserError: the names are not as many as the logits, the file cannot be written, or nobody
+            could load it: the net was changed (as by `insert_attention`), its weights are no
+            numbers, or the preprocessing is for other images. What was there before stays.
     """
-    names = tuple(classes or (f"class {number}" for number in range(model.classes)))
+    model, path = _unwrap(model), Path(path)
+    numbered = (f"class {number}" for number in range(model.classes))
+    names = tuple(map(str, numbered if classes is None else classes))
     if len(names) != model.classes:
         raise UserError(f"{len(names)} names of classes for {model.classes} logits; give as many.")
     net = next((net for net in TABLE if net.spec == model.spec), None)
@@ -196,13 +153,43 @@ def save_model(
         classes=names,
         preprocessing=preprocessing or model.preprocessing or default,
         norm=model.norm_policy,
-        output_stride=model.output_stride,
+        output_stride=max(model.output_stride, min(OUTPUT_STRIDES)),
         head_is_new=model.head_is_new,
-        metrics=metrics or {},
+        metrics={name: float(value) for name, value in (metrics or {}).items()},
         versions=current_versions(),
     )
-    save_tensors(Path(path), model.state_dict(), card.to_dict())
+    _check_loadable(path, card, model.state_dict())
+    save_tensors(path, model.state_dict(), card.to_dict())
     return card
+
+
+def _unwrap(model: nn.Module) -> Backbone:
+    """The net itself, out of what compiles it or shares it among processes."""
+    inner: object = model
+    while isinstance(inner, nn.Module) and not isinstance(inner, Backbone):
+        inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+    if isinstance(inner, Backbone):
+        return inner
+    raise UserError(f"A {type(model).__name__} cannot be saved, but a net of create_model can.")
+
+
+def _check_loadable(path: Path, card: ModelCard, state: dict[str, Tensor]) -> None:
+    """Raise UserError if `load_model` would not take what is about to be written."""
+    try:
+        ModelCard.from_dict(json.loads(json.dumps(card.to_dict())))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} was not written: its card {error}.") from error
+    with torch.device("meta"):
+        coverage = compare(build_from_card(card).state_dict(), state)
+    if not coverage.is_complete:
+        raise UserError(
+            f"{path} was not written, since nobody could load it: the model is not the {card.net} "
+            f"for images of {card.preprocessing.channels} channels that it would say: {coverage}."
+        )
+    if any(tensor.is_meta for tensor in state.values()):
+        raise UserError(f"{path} was not written: the model is on the meta device, without values.")
+    check_types(path, state)
+    check_finite(path, state)
 
 
 def load_model(path: str | Path) -> tuple[Backbone, ModelCard]:
@@ -216,18 +203,22 @@ def load_model(path: str | Path) -> tuple[Backbone, ModelCard]:
     coverage = compare(model.state_dict(), tensors)
     if not coverage.is_complete:
         raise UserError(f"The weights of {path} do not fit its own card: {coverage}.")
-    # Taken as they are: a model on the meta device has no memory to copy them into.
-    model.load_state_dict(tensors, assign=True)
+    check_types(Path(path), tensors)
+    # They become the net's: a model on the meta device has no memory to copy them into.
+    model.load_state_dict(fill_counters(model.state_dict(), tensors), assign=True)
     model.head_is_new, model.preprocessing = card.head_is_new, card.preprocessing
     return model.eval(), card
 
 
 def build_from_card(card: ModelCard) -> Backbone:
-    """An untrained net of the form that a card describes."""
-    return build_net(
-        card.spec,
-        classes=len(card.classes),
-        in_channels=card.preprocessing.channels,
-        output_stride=card.output_stride,
-        norm=card.norm,
-    )
+    """An untrained net of the form that a card describes. Raises UserError if there is none."""
+    try:
+        return build_net(
+            card.spec,
+            classes=len(card.classes),
+            in_channels=card.preprocessing.channels,
+            output_stride=card.output_stride,
+            norm=card.norm,
+        )
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"No {card.net} can be built as its card says: {error}.") from error

@@ -73,7 +73,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     whole = tmp_path / "whole.safetensors"
     save_tensors(whole, {"a": torch.zeros(100)}, CARD.to_dict())
     whole.write_bytes(whole.read_bytes()[:-50])
-    refused(whole, "damaged")
+    refused(whole, "not a whole safetensors file")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(

@@ -96,7 +96,8 @@ def test_features_alone_convert_and_do_not_predict(tmp_path: Path) -> None:
     convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     with pytest.raises(UserError, match="holds a backbone; a classifier is needed"):
         load_model(tmp_path / "b.safetensors")
-    model = create_model(SMALL, classes=3, weights=tmp_path / "b.safetensors")
+    with pytest.warns(UserWarning, match="holds no classifier: that of 3 classes starts anew"):
+        model = create_model(SMALL, classes=3, weights=tmp_path / "b.safetensors")
     assert model.head_is_new
 
 

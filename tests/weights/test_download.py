@@ -104,7 +104,8 @@ def test_a_good_address_serves_once_and_the_cache_after(host: str, tmp_path: Pat
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert fetch(weights(host, "good"), folder=tmp_path) == path
     assert len(Handler.asked) == 1
-    assert {p.name for p in tmp_path.iterdir()} == {path.name, f"{path.name}.sha256"}
+    kept = {path.name, f"{path.name}.sha256", f"{path.name}.lock"}
+    assert {p.name for p in tmp_path.iterdir()} == kept
 
 
 FAILURES = {
@@ -151,7 +152,11 @@ def test_a_finished_part_is_recognised(host: str, tmp_path: Path) -> None:
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(host: str, tmp_path: Path) -> None:
     (tmp_path / f"net-{DIGITS}.pth").write_bytes(b"damaged")
-    assert fetch(weights(host, "good"), folder=tmp_path).read_bytes() == CONTENT
+    with pytest.raises(UserError, match=rf"net-{DIGITS}.pth is there, but its SHA-256 begins with"):
+        fetch(weights(host, "404"), folder=tmp_path)
+    with pytest.warns(UserWarning, match=r"it was moved to .*\.pth\.other"):
+        assert fetch(weights(host, "good"), folder=tmp_path).read_bytes() == CONTENT
+    assert (tmp_path / f"net-{DIGITS}.pth.other").read_bytes() == b"damaged"
 
 
 def test_offline_uses_the_cache_alone(
@@ -176,8 +181,8 @@ def test_a_file_that_changed_after_it_was_seen_is_not_used(host: str, tmp_path: 
     path = fetch(weights(host, "good"), folder=tmp_path)
     noted = path.with_name(f"{path.name}.sha256")
     assert noted.read_text().strip() == hashlib.sha256(CONTENT).hexdigest()
-    noted.write_text(hashlib.sha256(b"what was seen first").hexdigest())
-    with pytest.raises(UserError, match="gave another file"):
+    noted.write_text(DIGITS + hashlib.sha256(b"what was seen first").hexdigest()[8:])
+    with pytest.raises(UserError, match=rf"gave another file .* the note {noted}, made when"):
         fetch(weights(host, "good"), folder=tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,9 @@ class Backbone(nn.Module, ABC):
     head_is_new: bool
     """Whether the classifier is as it was drawn, at random: its logits mean nothing.
 
-    Loading a classifier clears this. Who trains one in a loop of their own clears it by hand.
+    Loading a state that holds the classifier clears this. Whether that state's classifier was ever
+    trained only a checkpoint of ours can tell, by its card: the ``state_dict`` of a net that is
+    itself untrained clears it too. Who trains one in a loop of their own clears it by hand.
     """
     preprocessing: Preprocessing | None
     """How the loaded weights want their images, where that is known."""
@@ -58,7 +61,6 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self._frozen: list[nn.Module] = []
         self.preprocessing = None
-        self.register_load_state_dict_post_hook(_notice_head)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def forward_levels(self, x: Float[Tensor, "b i h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
@@ -112,9 +114,13 @@ class Backbone(nn.Module, ABC):
             part.eval()
         return self
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """As usual; a classifier that is among the weights, under our prefix, is not new any more.
 
-def _notice_head(net: nn.Module, keys: Any) -> None:
-    """After `load_state_dict`: a classifier that was among the weights is not new any more."""
-    assert isinstance(net, Backbone)
-    if not any(name.startswith(f"{net.head}.") for name in keys.missing_keys):
-        net.head_is_new = False
+        torch calls this wherever the net sits: by itself, or inside another module.
+        """
+        loaded = state_dict.get(f"{prefix}{self.head}.weight")
+        own = getattr(self.get_submodule(self.head), "weight", None)
+        if isinstance(loaded, Tensor) and isinstance(own, Tensor) and loaded.shape == own.shape:
+            self.head_is_new = False
+        super()._load_from_state_dict(state_dict, prefix, *rest)

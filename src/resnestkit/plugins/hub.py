@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnestkit.errors import UserError
-from resnestkit.plugins.extras import require
+from resnestkit.extras import require
 
 if TYPE_CHECKING:
     from resnestkit.models.backbone import Backbone

@@ -16,13 +16,14 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 
-from resnestkit.factory import create_model, load_weights
+from resnestkit.factory import create_model
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.zoo import TABLE, Net
 from resnestkit.plugins.timm_nets import TimmNet, check_pool, to_classifier, to_features
 from resnestkit.plugins.timm_registry import PREFIX
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.weights.download import fetch
+from resnestkit.weights.loading import load_weights
 from resnestkit.weights.manifest import IMAGENET, PublishedWeights, find_published, published
 
 __all__ = ["register"]  # timm adds every model that is registered from here

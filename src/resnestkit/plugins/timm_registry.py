@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resnestkit.plugins.extras import require
+from resnestkit.extras import require
 
 PREFIX = "resnestkit_"
 """timm has nets of its own under our names."""

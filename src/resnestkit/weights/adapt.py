@@ -34,7 +34,8 @@ def adapt(model: Backbone, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor
     state = model.state_dict()
     fitted = dict(tensors)
     stem = model.first_weight
-    if stem in fitted and fitted[stem].shape[1] != state[stem].shape[1]:
+    found = fitted.get(stem)
+    if found is not None and found.ndim == 4 and found.shape[1] not in {0, state[stem].shape[1]}:
         fitted[stem] = adapt_stem(fitted[stem], state[stem].shape[1])
     head = [name for name in state if name.startswith(f"{model.head}.")]
     same = all(name in fitted and fitted[name].shape == state[name].shape for name in head)

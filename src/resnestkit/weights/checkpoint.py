@@ -7,69 +7,45 @@ temporary name and moved into place, so that a crash leaves the old file or the 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from resnestkit.errors import UserError
-from resnestkit.models.spec import NORM_POLICIES, NormPolicy, Spec, spec_from_dict
-from resnestkit.preprocessing import Preprocessing
+from resnestkit.weights.card import BACKBONE, CLASSIFIER, TRAINING_STATE, ModelCard
+from resnestkit.weights.tensors import (
+    KEY,
+    check_finite,
+    is_file,
+    read_metadata,
+    read_safetensors,
+    separate,
+    tidy_counters,
+)
 
-CLASSIFIER = "classifier"
-BACKBONE = "backbone"
-TRAINING_STATE = "training-state"
+__all__ = [
+    "BACKBONE",
+    "CLASSIFIER",
+    "TRAINING_STATE",
+    "ModelCard",
+    "current_versions",
+    "load_checkpoint",
+    "load_tensors",
+    "read_card",
+    "read_kind",
+    "save_tensors",
+    "write_whole",
+]
 
-_KEY = "resnestkit"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What a checkpoint's weights are, and how to feed them."""
-
-    kind: str
-    """What the model does: "classifier", or "backbone" for features alone."""
-    net: str
-    """Name in the table of nets, for people; `spec` is what counts."""
-    spec: Spec
-    classes: tuple[str, ...]
-    """Names of the classes, in the order of the logits."""
-    preprocessing: Preprocessing
-    norm: NormPolicy = "batch"
-    output_stride: int = 32
-    head_is_new: bool = False
-    """Whether the classifier was never trained; such a model is not used to predict."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """What was measured when the checkpoint was written, on its own validation images."""
-    data: dict[str, Any] = field(default_factory=dict)
-    """Where the weights were trained: origin, fingerprint, held-out share and seed."""
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelCard:
-        """The inverse of `to_dict`. Raises KeyError or TypeError if it is not one."""
-        known = dict(values)
-        known["spec"] = spec_from_dict(known["spec"])
-        preprocessing = dict(known["preprocessing"])
-        for name in ("mean", "std"):
-            preprocessing[name] = tuple(preprocessing[name])
-        known["preprocessing"] = Preprocessing(**preprocessing)
-        known["classes"] = tuple(known["classes"])
-        if known.get("norm", "batch") not in NORM_POLICIES:
-            raise ValueError(f"unknown norm {known['norm']!r}")
-        return cls(**known)
+_BESIDE = "The model is in best.safetensors or last.safetensors beside it."
 
 
 def current_versions() -> dict[str, str]:
@@ -80,27 +56,34 @@ def current_versions() -> dict[str, str]:
     return versions | {"python": platform.python_version(), "machine": machine}
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and metadata to a file, whole or not at all.
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any] | None = None
+) -> None:
+    """Write tensors, and metadata of ours if there is any, to a file, whole or not at all.
 
     Raises UserError if the folder cannot be written or the disk is full.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(contiguous, {_KEY: json.dumps(metadata)}))
+    plain = separate({name: tensor.detach().cpu() for name, tensor in tensors.items()})
+    write_whole(path, save(plain, {KEY: json.dumps(metadata)} if metadata else None))
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it to the disk, and move it into place."""
-    temporary = path.with_name(f".{path.name}.part")
+    """Write a file under a temporary name, flush it to the disk, and move it into place.
+
+    Raises UserError if that fails; what was there before stays.
+    """
+    temporary = path.parent / f".{path.name}.part"
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"Cannot write {path}: {reason}.") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -108,17 +91,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises UserError if the file is missing, damaged, or another's.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"There is no checkpoint {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_KEY, "null"))
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
-        raise UserError(
-            f"{path} is not a checkpoint of resnestkit: damaged, or not safetensors ({error})."
-        ) from error
-    if not isinstance(metadata, dict) or "kind" not in metadata:
+    metadata, tensors = read_safetensors(path)
+    if "kind" not in metadata:
         raise UserError(
             f"{path} holds weights, but nothing that says what they are. Give a checkpoint that "
             "`resnestkit train` wrote."
@@ -127,41 +103,41 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_card(path: Path) -> ModelCard | None:
-    """The card of a checkpoint of this package, without its tensors; None of any other file."""
-    try:
-        return ModelCard.from_dict(_read_metadata(path))
-    except (KeyError, TypeError, ValueError):
-        return None
+    """The card of a checkpoint of this package, without its tensors; None of any other file.
+
+    Raises UserError if it is a training state, or the card is damaged or newer than this package.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("kind") == TRAINING_STATE:
+        raise UserError(f"{path} holds a {TRAINING_STATE}, not a model alone. {_BESIDE}")
+    return _parse_card(path, metadata) if "kind" in metadata else None
 
 
 def read_kind(path: Path) -> str:
     """What a checkpoint of this package says it is; "" of any other file."""
-    return str(_read_metadata(path).get("kind", ""))
-
-
-def _read_metadata(path: Path) -> dict[str, Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_KEY, "null"))
-    except (SafetensorError, OSError, ValueError):
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
+    return str(read_metadata(path).get("kind", ""))
 
 
 def load_checkpoint(path: Path, kind: str = CLASSIFIER) -> tuple[ModelCard, dict[str, Tensor]]:
     """Card and weights of a model.
 
-    Raises UserError if the file is not a checkpoint, or of another kind than asked for.
+    Raises UserError if the file is not a checkpoint, of another kind than asked for, or damaged.
     """
     metadata, tensors = load_tensors(path)
     if metadata["kind"] != kind:
-        hint = ""
-        if metadata["kind"] == TRAINING_STATE:
-            hint = " The model is in best.safetensors or last.safetensors beside it."
-        elif metadata["kind"] == BACKBONE:
-            hint = " It has no classifier: train one on it by --weights."
+        hints = {
+            TRAINING_STATE: f" {_BESIDE}",
+            BACKBONE: " It has no classifier: train one on it by --weights.",
+        }
+        hint = hints.get(str(metadata["kind"]), "")
         raise UserError(f"{path} holds a {metadata['kind']}; a {kind} is needed here.{hint}")
+    card = _parse_card(path, metadata)
+    check_finite(path, tensors)
+    return card, tidy_counters(tensors)
+
+
+def _parse_card(path: Path, metadata: dict[str, Any]) -> ModelCard:
     try:
-        return ModelCard.from_dict(metadata), tensors
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"The card of {path} is incomplete: {error}.") from error
+        return ModelCard.from_dict(metadata)
+    except ValueError as error:
+        raise UserError(f"The card of {path} {error}.") from error

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from resnestkit.errors import UserError
 from resnestkit.models.build import build_net
-from resnestkit.models.zoo import Net, find_net
+from resnestkit.models.spec import NetSpec
+from resnestkit.models.zoo import TABLE, Net, find_net
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.weights.cache import is_published
 from resnestkit.weights.checkpoint import (
     BACKBONE,
     CLASSIFIER,
     ModelCard,
     current_versions,
+    read_card,
     read_kind,
     save_tensors,
-    write_whole,
 )
 from resnestkit.weights.foreign import read_weights
 from resnestkit.weights.identify import Identity, compare, fill_counters, identify
 from resnestkit.weights.manifest import recognise
 from resnestkit.weights.names import Dialect, from_ours
+from resnestkit.weights.tensors import check_types
 
 
 def inspect(path: Path) -> Identity:
@@ -34,6 +37,7 @@ def inspect(path: Path) -> Identity:
         raise UserError(
             f"{path} holds tensors, but not those of a residual net that is known here."
         )
+    check_types(path, identity.tensors)
     return identity
 
 
@@ -50,34 +54,56 @@ def convert(source: Path, target: Path, net: str | None = None, to: Dialect = "r
         The net.
 
     Raises:
-        UserError: the file is no whole net, or it is not clear which.
+        UserError: the file is no whole net, or it is not clear which; or it is a checkpoint of ours
+            already, a training state, or of a kind that the other code does not have.
     """
     if target.exists():
         raise UserError(f"{target} exists already; choose another name.")
+    card = read_card(source)
+    if card:
+        net = _check_ours(source, card, net, to)
     identity = inspect(source)
     chosen = _choose(identity, net, source)
+    if to != "resnestkit" and not isinstance(chosen.spec, NetSpec):
+        raise UserError(f"{chosen.name} has no names in {to}, which knows residual nets alone.")
     if not identity.coverage.is_complete:
         raise UserError(f"{source} is not a whole {chosen.name}: {identity.coverage}.")
     if to == "resnestkit":
-        card = make_card(chosen, identity, source)
+        made = make_card(chosen, identity, source)
+        card = replace(card, net=made.net, spec=made.spec) if card else made
         save_tensors(target, _with_counters(chosen, identity), card.to_dict())
     else:
-        renamed = from_ours(identity.tensors, to)
-        write_whole(target, save({name: t.contiguous() for name, t in renamed.items()}))
+        save_tensors(target, from_ours(identity.tensors, to))
     return chosen
+
+
+def _check_ours(source: Path, card: ModelCard, net: str | None, to: Dialect) -> str | None:
+    """The name of the net to write. Raises UserError if a checkpoint of ours need not be written.
+
+    Its card goes with it, so that only another net of the same tensors changes anything.
+    """
+    if to == "resnestkit" and (net is None or find_net(net).spec == card.spec):
+        raise UserError(f"{source} is a checkpoint of resnestkit already, of a {card.net}.")
+    if to != "resnestkit" and card.head_is_new:
+        raise UserError(
+            f"{source} has a classifier that was never trained, which no file of {to} could say."
+        )
+    return net or next((known.name for known in TABLE if known.spec == card.spec), None)
 
 
 def make_card(net: Net, identity: Identity, source: Path) -> ModelCard:
     """The card of converted weights: classes by number, since the file does not name them."""
     known = recognise(source.name)
+    images = known.preprocessing if known and known.net == net.name else None
+    fits = known if images and images.channels == identity.in_channels else None
     assumed = Preprocessing.for_images(net.size, identity.in_channels)
     return ModelCard(
         kind=CLASSIFIER if identity.classes else BACKBONE,
         net=net.name,
         spec=net.spec,
         classes=tuple(f"class {number}" for number in range(identity.classes)),
-        preprocessing=known.preprocessing if known else assumed,
-        metrics={"top1": known.top1 / 100} if known else {},
+        preprocessing=fits.preprocessing if fits else assumed,
+        metrics={"top1": fits.top1 / 100} if fits and is_published(source, fits) else {},
         data={"origin": source.name, "fingerprint": "", "held_out": None, "seed": 0},
         versions=current_versions(),
     )

@@ -1,28 +1,35 @@
 """Fetching published weights: checked, resumed, from the next mirror if one fails.
 
-A file must begin with the digits that its publisher put in its name, or be what the hub states.
-Its whole SHA-256 is then noted beside it (FILE.sha256), and must stay the same. Files lie in one
-folder, which RESNESTKIT_CACHE moves. With RESNESTKIT_OFFLINE set nothing is asked of the network. A
-file that was put there by hand under its published name serves as well.
+What lies in the cache, and when it is right, is in `resnestkit.weights.cache`. With
+RESNESTKIT_OFFLINE set nothing is asked of the network. A file that was put into the cache by hand
+under its published name serves as well. Processes that want the same file wait for one another.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any
 
 from resnestkit.errors import UserError
+from resnestkit.weights.cache import (
+    accept,
+    cache_folder,
+    describe_other,
+    digest_of,
+    expect,
+    is_kept,
+)
+from resnestkit.weights.lock import locked
 from resnestkit.weights.manifest import Copy, PublishedWeights
 
 CHUNK = 1 << 18
@@ -46,12 +53,8 @@ class _AddressError(Exception):
     """Why an address did not serve, in words."""
 
 
-def cache_folder() -> Path:
-    """Where weights are kept: $RESNESTKIT_CACHE, else resnestkit in the user's cache folder."""
-    if "RESNESTKIT_CACHE" in os.environ:
-        return Path(os.environ["RESNESTKIT_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "resnestkit"
+class _OtherFileError(_AddressError):
+    """What came is not the file: its hash says so."""
 
 
 def fetch(
@@ -67,53 +70,42 @@ def fetch(
     """
     home = folder or cache_folder()
     for copy in weights.copies:
-        if _is_kept(home / copy.file, copy.digits):
+        if is_kept(home / copy.file, copy.digits):
             return home / copy.file
-    names = " or ".join(dict.fromkeys(copy.file for copy in weights.copies))
-    by_hand = f"Put {names} into {home} by hand, and it will be used."
     if os.environ.get("RESNESTKIT_OFFLINE"):
-        raise UserError(f"{names} is not in {home}, and the network is off. {by_hand}")
+        names = " or ".join(dict.fromkeys(copy.file for copy in weights.copies))
+        raise UserError(
+            f"{names} is not in {home}, and the network is off.{_advise(weights, home)}"
+        )
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot make the folder {home}: {error.strerror}.") from error
     failures = []
     for copy in weights.copies:
-        try:
-            _download(copy, home / copy.file, patience or Patience(), advance)
-        except _AddressError as failure:
-            failures.append(f"{copy.address}: {failure}")
-        else:
-            return home / copy.file
-    raise UserError(f"No address gave {names}. Tried {'; '.join(failures)}. {by_hand}")
+        target = home / copy.file
+        with locked(home / f"{copy.file}.lock"):
+            if is_kept(target, copy.digits):  # another process fetched it while we waited
+                return target
+            try:
+                _download(copy, target, patience or Patience(), advance)
+            except _AddressError as failure:
+                failures.append(f"{copy.address}: {failure}")
+            else:
+                return target
+    names = " or ".join(dict.fromkeys(copy.file for copy in weights.copies))
+    advice = _advise(weights, home)
+    raise UserError(f"No address gave {names}. Tried {'; '.join(failures)}.{advice}")
 
 
-def _is_kept(target: Path, digits: str) -> bool:
-    """Whether the cache has the file, unchanged since it was first seen."""
-    if not target.is_file():
-        return False
-    digest = _sha256(target)
-    if not digest.startswith(_noted(target) or digits):
-        return False
-    _write_note(target, digest)  # of a file that was put there by hand there is none yet
-    return True
-
-
-def _note(target: Path) -> Path:
-    return target.with_name(f"{target.name}.sha256")
-
-
-def _noted(target: Path) -> str:
-    """The SHA-256 that the file had when it was first seen, or "" if it never was."""
-    try:
-        return _note(target).read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _write_note(target: Path, digest: str) -> None:
-    with contextlib.suppress(OSError):  # a cache that is only read still serves
-        _note(target).write_text(f"{digest}\n", encoding="ascii")
+def _advise(weights: PublishedWeights, home: Path) -> str:
+    """What the user can do without a network."""
+    copies = {copy.file: copy.digits for copy in weights.copies}
+    others = "".join(describe_other(home / file, digits) for file, digits in copies.items())
+    by_hand = [file for file, digits in copies.items() if digits]
+    if not by_hand:
+        return f"{others} Fetch it by other means, and give the file by its path."
+    return f"{others} Put {' or '.join(by_hand)} into {home} by hand, and it will be used."
 
 
 class _Digest(urllib.request.HTTPRedirectHandler):
@@ -142,31 +134,57 @@ class _Digest(urllib.request.HTTPRedirectHandler):
 
 
 def _download(copy: Copy, target: Path, patience: Patience, advance: Advance) -> None:
-    """Fetch into a partial file, going on where an earlier try broke off, and check it."""
+    """Fetch and check a file, going on where an earlier try broke off.
+
+    If what an earlier try left was no part of it, the same address is asked once more from zero.
+    """
+    if target.is_dir():
+        raise UserError(f"{target} is a folder, where the file of that name would be kept.")
     part = target.with_name(f"{target.name}.part")
-    there = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(copy.address)
-    if there:
-        request.add_header("Range", f"bytes={there}-")
-    digest = _Digest()
-    opener = urllib.request.build_opener(digest)
+    resumes = part.exists()
     try:
+        _attempt(copy, part, target, patience, advance)
+    except _OtherFileError:
+        if not resumes:
+            raise
+        _attempt(copy, part, target, patience, advance)
+
+
+def _attempt(copy: Copy, part: Path, target: Path, patience: Patience, advance: Advance) -> None:
+    there = part.stat().st_size if part.exists() else 0
+    digest = _Digest()
+    try:
+        if not copy.address.startswith(("http://", "https://")):
+            raise _AddressError("is no http address; look at HF_ENDPOINT")
+        request = urllib.request.Request(copy.address)
+        if there:
+            request.add_header("Range", f"bytes={there}-")
+        opener = urllib.request.build_opener(digest)
         with opener.open(request, timeout=patience.silence) as response:
             digest.note(response.headers)
             if not (copy.digits or digest.stated):
                 raise _AddressError("does not state the SHA-256 of what it serves")
             _receive(response, part, patience, advance)
     except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            # The part is as long as the file, or longer: its hash decides.
-            digest.note(error.headers)
-            _keep_if_right(part, target, copy.digits or digest.stated)
-            return
-        raise _AddressError(f"answered {error.code} {error.reason}") from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise _AddressError(f"broke off ({reason})") from error
+        if not there or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise _AddressError(f"answered {error.code} {error.reason}") from error
+        digest.note(error.headers)  # the part is as long as the file, or longer: its hash decides
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _broke_off(error) from error
     _keep_if_right(part, target, copy.digits or digest.stated)
+
+
+def _broke_off(error: Exception) -> _AddressError:
+    return _AddressError(f"broke off ({getattr(error, 'reason', None) or error})")
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What fails on this machine is no address's fault: no other one is asked."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"Cannot write to {folder}: {error.strerror or error}.") from error
 
 
 def _receive(
@@ -175,38 +193,44 @@ def _receive(
     if "text/html" in response.headers.get("Content-Type", ""):
         raise _AddressError("answered with a web page instead of the file")
     goes_on = response.status == http.HTTPStatus.PARTIAL_CONTENT
-    there = part.stat().st_size if goes_on else 0
+    there = part.stat().st_size if goes_on and part.exists() else 0
     length = response.headers.get("Content-Length")
     total = there + int(length) if length else 0
-    began, received = time.monotonic(), 0
-    with part.open("ab" if goes_on else "wb") as file:
-        while chunk := response.read1(CHUNK):
+    with _writing(part.parent), part.open("ab" if goes_on else "wb") as file:
+        for chunk in _chunks(response, patience):
             file.write(chunk)
             there += len(chunk)
-            received += len(chunk)
             advance(there, total)
-            passed = time.monotonic() - began
-            if passed > patience.window:
-                if received < patience.slowest * passed:
-                    raise _AddressError(
-                        f"gave {received / passed:.0f} bytes a second, which is too slow"
-                    )
-                began, received = time.monotonic(), 0
     if total and there < total:
         raise _AddressError(f"broke off after {there} of {total} bytes")
 
 
+def _chunks(response: http.client.HTTPResponse, patience: Patience) -> Iterator[bytes]:
+    """What an address gives, as long as it gives it fast enough."""
+    began, received = time.monotonic(), 0
+    while True:
+        try:
+            chunk = response.read1(CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise _broke_off(error) from error
+        if not chunk:
+            return
+        yield chunk
+        received += len(chunk)
+        passed = time.monotonic() - began
+        if passed > patience.window:
+            if received < patience.slowest * passed:
+                speed = f"{received / passed:.0f} bytes a second"
+                raise _AddressError(f"gave {speed}, which is too slow")
+            began, received = time.monotonic(), 0
+
+
 def _keep_if_right(part: Path, target: Path, digits: str) -> None:
-    """Move a whole file into place if its hash is the one to expect (none: nothing is right)."""
-    digest, expected = _sha256(part), _noted(target) or digits
-    if not expected or not digest.startswith(expected):
+    """Move a whole file into place if its hash is the one to expect; else drop it."""
+    digest, expected = digest_of(part), expect(target, digits)
+    with _writing(part.parent):
+        if expected.fits(digest):
+            accept(part, target, digest)
+            return
         part.unlink()
-        wanted = expected[:8] or "a stated one"
-        raise _AddressError(f"gave another file (SHA-256 {digest[:8]}..., expected {wanted})")
-    part.replace(target)
-    _write_note(target, digest)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    raise _OtherFileError(f"gave another file (SHA-256 {digest[:12]}..., but {expected})")

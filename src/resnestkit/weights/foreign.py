@@ -16,10 +16,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resnestkit.errors import UserError
+from resnestkit.weights.tensors import (
+    check_finite,
+    check_plain,
+    is_file,
+    read_safetensors,
+    separate,
+    tidy_counters,
+)
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
 """Keys under which training codes put the weights beside other things."""
@@ -31,36 +38,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises UserError if the file is missing, damaged, dangerous, holds no tensors, or holds values
     that are no numbers.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"There is no file {path}.")
-    tensors = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    tensors = read_safetensors(path)[1] if _is_safetensors(path) else _read_torch(path)
     if not tensors:
         raise UserError(f"{path} holds no tensors.")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not _is_finite(tensor):
-            raise UserError(f"{path} holds values that are no numbers, in {name}; it is damaged.")
-    return tensors
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Whether all values are numbers. Their sum tells, nearly always, in a fraction of the time."""
-    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
+    check_finite(path, tensors)
+    return tidy_counters(tensors)
 
 
 def _is_safetensors(path: Path) -> bool:
     """By content: eight bytes of header size, then an opening brace."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Copies, not maps of the file: whoever overwrites the file leaves a loaded net alone."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}.") from error
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{")
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -77,7 +71,9 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # torch names no base class for what damaged files raise
         raise UserError(f"{path} is not a weight file: it is damaged or foreign.") from error
-    return _find_tensors(loaded)
+    tensors = _find_tensors(loaded)
+    check_plain(path, tensors)
+    return separate(tensors)
 
 
 def _check_claims(path: Path) -> None:

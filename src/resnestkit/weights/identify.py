@@ -13,9 +13,7 @@ from resnestkit.models.build import build_net
 from resnestkit.models.spec import InceptionForm, NetSpec
 from resnestkit.models.zoo import TABLE, Net
 from resnestkit.weights.names import Dialect, to_ours
-
-_COUNTER = "num_batches_tracked"
-"""Norms of some codes do not count batches; nothing that a net computes depends on it."""
+from resnestkit.weights.tensors import COUNTER
 
 _STEMS = ("conv1.weight", "conv1.0.weight", "conv1.conv.weight", "conv2d_1a.conv.weight")
 _HEADS = ("fc.weight", "classif.weight")
@@ -70,8 +68,8 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Co
     """How tensors fit the state of a net; counters of batches may be missing, or left over."""
     both = [name for name in expected if name in tensors]
     fits = [name for name in both if expected[name].shape == tensors[name].shape]
-    missing = (n for n in expected if n not in tensors and not n.endswith(_COUNTER))
-    unexpected = (n for n in tensors if n not in expected and not n.endswith(_COUNTER))
+    missing = (n for n in expected if n not in tensors and not n.endswith(COUNTER))
+    unexpected = (n for n in tensors if n not in expected and not n.endswith(COUNTER))
     return Coverage(
         loaded=tuple(fits),
         missing=tuple(missing),
@@ -100,7 +98,7 @@ def identify(weights: Mapping[str, Tensor], kind: str = "") -> Identity | None:
     tensors, dialect = to_ours(weights)
     candidates = [net for net in TABLE if _may_be(net, tensors)]
     stem = _first(tensors, _STEMS)
-    if not candidates or stem is None or stem.ndim != 4:
+    if not candidates or stem is None or stem.ndim != 4 or not stem.shape[1]:
         return None
     head = _first(tensors, _HEADS)
     classes = head.shape[0] if head is not None and head.ndim == 2 else 0

@@ -59,7 +59,7 @@ class PublishedWeights:
         digits = self.file.rsplit("-", 1)[-1].split(".")[0]
         found = [Copy(f"{page}/{self.file}", self.file, digits) for page in self.pages]
         if self.hub:
-            host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+            host = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
             address = f"{host}/{self.hub}/resolve/main/model.safetensors"
             found.append(Copy(address, f"{self.hub.replace('/', '-')}.safetensors", ""))
         return tuple(found)
@@ -131,11 +131,11 @@ MANIFEST: tuple[PublishedWeights, ...] = (
     _resnest("resnest269", "0cc87c48", 84.542, 96.988, 416, 0.928, "bicubic", hub="resnest269e.in1k"),
     _resnest("resnest50_fast_4s2x40d", "41d14ed0", 81.146, 95.566, 224, 0.875, "bicubic", hub="resnest50d_4s2x40d.in1k"),
     _resnest("resnest50_fast_1s4x24d", "d4a4f76f", 81.024, 95.338, 224, 0.875, "bicubic", hub="resnest50d_1s4x24d.in1k"),
-    _resnest("resnest50_fast_1s1x64d", "d8fbf808", 80.33, None),
-    _resnest("resnest50_fast_2s1x64d", "44938639", 80.53, None),
-    _resnest("resnest50_fast_4s1x64d", "f74f3fc3", 80.76, None),
-    _resnest("resnest50_fast_1s2x40d", "32830b84", 80.59, None),
-    _resnest("resnest50_fast_2s2x40d", "9d126481", 80.61, None),
+    _resnest("resnest50_fast_1s1x64d", "d8fbf808", 80.33, None, interpolation="bicubic"),
+    _resnest("resnest50_fast_2s1x64d", "44938639", 80.53, None, interpolation="bicubic"),
+    _resnest("resnest50_fast_4s1x64d", "f74f3fc3", 80.76, None, interpolation="bicubic"),
+    _resnest("resnest50_fast_1s2x40d", "32830b84", 80.59, None, interpolation="bicubic"),
+    _resnest("resnest50_fast_2s2x40d", "9d126481", 80.61, None, interpolation="bicubic"),
     _timm("resnest14", "gluon", _TIMM_PORTS, "gluon_resnest14-9c8fe254", 75.516, 92.512, interpolation="bilinear", hub="resnest14d.gluon_in1k"),
     _timm("resnest26", "gluon", _TIMM_PORTS, "gluon_resnest26-50eb607c", 78.476, 94.300, interpolation="bilinear", hub="resnest26d.gluon_in1k"),
     _timm("resnet18", "a1", _STRIKES_BACK, "resnet18_a1_0-d63eafa0", 71.504, 90.086, ratio=0.95, hub="resnet18.a1_in1k"),

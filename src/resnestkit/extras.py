@@ -1,4 +1,4 @@
-"""Libraries that only a plug-in needs."""
+"""Libraries that only an extra of the package brings."""
 
 from __future__ import annotations
 
