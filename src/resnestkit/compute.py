@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from resnestkit.errors import UserError
+from resnestkit.ranks import local_rank, ranks
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -59,6 +60,8 @@ def choose_compute(
 def choose_device(device: str = "auto") -> torch.device:
     """A device by name; "auto" is a GPU if there is one. Raises UserError if it does not exist."""
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if name == "cuda" and ranks() > 1:
+        name = f"cuda:{local_rank()}"
     try:
         chosen = torch.device(name)
         torch.empty(1, device=chosen).item()

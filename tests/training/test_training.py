@@ -64,6 +64,7 @@ def test_it_learns_and_leaves_a_whole_run_folder(colours: Path, tmp_path: Path) 
         "best.safetensors",
         "last.safetensors",
         "state.safetensors",
+        "state-1.safetensors",
         "evaluation.json",
         "curves.png",
         "confusion.png",
@@ -102,12 +103,12 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
     def arrange(steps: int, number: int = signal.SIGINT) -> None:
         original, seen = Trainer._step, 0
 
-        def step(self: Trainer[Any], batch: object) -> Step:
+        def step(self: Trainer[Any], *rest: Any) -> Any:
             nonlocal seen
             seen += 1
             if seen == steps:
                 os.kill(os.getpid(), number)
-            return original(self, batch)  # type: ignore[arg-type]
+            return original(self, *rest)
 
         monkeypatch.setattr(Trainer, "_step", step)
 
@@ -235,13 +236,16 @@ def test_a_folder_that_cannot_be_made_is_known_before_reading(colours: Path) -> 
         run(colours, SMALL, Path("/proc/nothing/run"))
 
 
-def test_frozen_norms_need_weights_and_synchronised_ones_a_gpu(
-    colours: Path, tmp_path: Path
-) -> None:
+def test_frozen_norms_need_weights(colours: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --weights"):
         run(colours, replace(SMALL, norm="frozen"), tmp_path / "run")
-    with pytest.raises(UserError, match="needs a GPU"):
-        run(colours, replace(SMALL, norm="sync"), tmp_path / "run")
+
+
+def test_a_synchronised_norm_of_one_process_is_the_plain_one(colours: Path, tmp_path: Path) -> None:
+    recipe = replace(SMALL, epochs=1)
+    plain = run(colours, recipe, tmp_path / "plain").run.read_records()[0]
+    synced = run(colours, replace(recipe, norm="sync"), tmp_path / "sync").run.read_records()[0]
+    assert synced["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
 
 
 def test_a_mixed_image_is_right_if_its_larger_part_is_named() -> None:

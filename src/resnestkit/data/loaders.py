@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -41,10 +40,17 @@ class Batch:
 
 
 class EpochSampler(Sampler[list[Key]]):
-    """Batches of a shuffled epoch, the same for the same seed and epoch; it can start midway."""
+    """Batches of a shuffled epoch, the same for the same seed and epoch; it can start midway.
 
-    def __init__(self, images: int, batch_size: int, seed: int) -> None:
-        self.images, self.batch_size, self.seed = images, batch_size, seed
+    A step takes ``batch_size`` images on each of ``ranks`` processes. Which images those are
+    depends on their product alone, so several processes see what one with a larger batch would.
+    """
+
+    def __init__(
+        self, images: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self.images, self.seed, self.rank, self.ranks = images, seed, rank, ranks
+        self.step = batch_size * ranks
         self.epoch, self.first_batch = 0, 0
 
     def set_position(self, epoch: int, batch: int = 0) -> None:
@@ -53,27 +59,39 @@ class EpochSampler(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         # The uneven rest is left out, since norms suffer from it; a small set is one batch.
-        return max(1, self.images // self.batch_size)
+        return max(1, self.images // self.step)
 
     def __iter__(self) -> Iterator[list[Key]]:
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
         order = torch.randperm(self.images, generator=generator).tolist()
         for batch in range(self.first_batch, len(self)):
-            start = batch * self.batch_size
-            yield [Key(self.epoch, index) for index in order[start : start + self.batch_size]]
+            taken = order[batch * self.step : (batch + 1) * self.step]
+            first, last = (len(taken) * part // self.ranks for part in (self.rank, self.rank + 1))
+            yield [Key(self.epoch, index) for index in taken[first:last]]
+
+    def share(self, images: int) -> float:
+        """This process's part of a step, times the processes: 1 where the step divides evenly."""
+        return images * self.ranks / min(self.step, self.images)
 
 
 class InOrder(Sampler[list[Key]]):
-    """Every image once, in order, the last batch as short as it comes."""
+    """Every image once, in order, the last batch as short as it comes.
 
-    def __init__(self, images: int, batch_size: int) -> None:
-        self.images, self.batch_size = images, batch_size
+    Of several processes each takes every so many-th batch: batches, and so the sums over each,
+    are those of a single process.
+    """
+
+    def __init__(self, images: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        self.images, self.batch_size, self.rank, self.ranks = images, batch_size, rank, ranks
 
     def __len__(self) -> int:
-        return math.ceil(self.images / self.batch_size)
+        return len(self._starts())
+
+    def _starts(self) -> range:
+        return range(self.rank * self.batch_size, self.images, self.ranks * self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for start in range(0, self.images, self.batch_size):
+        for start in self._starts():
             stop = min(start + self.batch_size, self.images)
             yield [Key(0, index) for index in range(start, stop)]
 
@@ -113,7 +131,9 @@ def collate(samples: Sequence[Sample | Failure]) -> Batch | Failure:
         if isinstance(sample, Failure):
             return sample
     images, labels, indices = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), list(indices))
+    # Stacked pixel by pixel, as images lie in memory: a plain copy, and channels_last at once.
+    pixels = torch.stack([image.permute(1, 2, 0) for image in images])
+    return Batch(pixels.permute(0, 3, 1, 2), torch.tensor(labels), list(indices))
 
 
 class Batches:
@@ -125,7 +145,7 @@ class Batches:
     def __init__(
         self, dataset: TransformedImages, sampler: Sampler[list[Key]], workers: int
     ) -> None:
-        self.sampler = sampler
+        self.sampler, self.images = sampler, dataset.images
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=sampler,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth, drop_block2d
 
 from resnestkit.models.spec import NORM_POLICIES, NetSpec, NormPolicy
+from resnestkit.ranks import sum_over_ranks
 
 NormFactory = Callable[[int], nn.Module]
 
@@ -24,9 +25,45 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the images of all processes, on any device.
+
+    The mean and then the variance are summed over the processes, gradients included. State, and
+    what evaluation computes, are those of batch normalisation. torch's own `nn.SyncBatchNorm` is
+    quicker but knows CUDA alone: there `convert_sync_batchnorm` puts it in our place.
+    """
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Normalise each channel over all processes' images and pixels."""
+        if not self.training:
+            normalised: Tensor = super().forward(x)
+            return normalised
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = sum_over_ranks(values.new_tensor(float(x.numel() // x.shape[1])))
+        if count < 2:
+            raise ValueError(f"Expected more than 1 value per channel when training, got {x.shape}")
+        mean = sum_over_ranks(values.sum((0, 2, 3))) / count
+        centred = values - mean.view(1, -1, 1, 1)
+        variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count
+        self._follow(mean.detach(), variance.detach(), count)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Move the running statistics; their variance is the unbiased one."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        share = self.momentum if self.momentum is not None else 0.1
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / (count - 1)), share)
+        self.num_batches_tracked += 1
+
+
 _NORMS: dict[NormPolicy, NormFactory] = {
     "batch": nn.BatchNorm2d,
-    "sync": nn.SyncBatchNorm,
+    "sync": SyncBatchNorm,
     "frozen": FrozenBatchNorm2d,
     "group": group_norm,
 }

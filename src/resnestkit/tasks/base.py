@@ -41,7 +41,7 @@ class Result(Protocol):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Every number worth a curve."""
+        """Every number worth a curve; the first that is no loss is the score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,9 @@ ResultT = TypeVar("ResultT", bound=Result)
 
 class Task(ABC, Generic[BatchT, ResultT]):
     """How a batch becomes a loss, a model an evaluation, and an evaluation a report."""
+
+    def start_epoch(self, left: int) -> None:
+        """Told before an epoch how many there are still to train, this one among them."""
 
     @abstractmethod
     def step(self, model: nn.Module, batch: BatchT, compute: Compute) -> Step:

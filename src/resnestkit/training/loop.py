@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import signal
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Generic
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from resnestkit.compute import Compute
 from resnestkit.data.loaders import Batch, Loaders
 from resnestkit.errors import UserError
 from resnestkit.models.layers import set_drop_block
+from resnestkit.ranks import any_of, gather, is_first, ranks, share_tensors
 from resnestkit.tasks.base import ResultT, Step, Task
 from resnestkit.training.interrupt import Interrupted, SignalWatch
 from resnestkit.training.optimizer import (
@@ -26,7 +32,7 @@ from resnestkit.training.optimizer import (
 from resnestkit.training.progress import Reporter, format_seconds
 from resnestkit.training.recipe import Recipe
 from resnestkit.training.run import Record, RunFolder
-from resnestkit.training.state import Position, load_state, save_state
+from resnestkit.training.state import Position, Trained, load_state, save_state
 from resnestkit.weights.checkpoint import ModelCard, save_tensors
 
 
@@ -56,6 +62,7 @@ class Trainer(Generic[ResultT]):
         reporter: Reporter,
     ) -> None:
         self.model, self.task, self.recipe, self.loaders = model, task, recipe, loaders
+        self.called = spread(model)
         self.run, self.card, self.compute, self.reporter = run, card, compute, reporter
         self.optimizer = torch.optim.SGD(
             parameter_groups(model, recipe.weight_decay),
@@ -68,6 +75,10 @@ class Trainer(Generic[ResultT]):
             self.average = moving_average(model, recipe.ema)
         self.position = Position()
         self.records: list[Record] = []
+        self._saved = time.monotonic()
+        self._bad_group = False
+        self.on_epoch: Callable[[Position, list[Record], ResultT], None] | None = None
+        """Called by the process that writes, when an epoch's files are written."""
 
     @property
     def steps(self) -> int:
@@ -86,14 +97,22 @@ class Trainer(Generic[ResultT]):
             "data": self.card.data["fingerprint"],
             "seed": self.recipe.seed,
             "holdout": self.recipe.holdout,
-            "batch size": self.recipe.batch_size,
+            "batch size": self.recipe.batch_size * ranks(),
         }
+
+    @property
+    def trained(self) -> Trained:
+        """What a state holds."""
+        return Trained(self.model, self.average, self.optimizer)
 
     def resume(self) -> None:
         """Go back to where the run folder's state left off."""
-        self.position = load_state(
-            self.run.state, self.identity, self.model, self.average, self.optimizer
-        )
+        paths = self.run.states(self.recipe.keep_states)
+        self.position, wrong = load_state(paths, self.identity, self.trained)
+        for words in wrong:
+            self.reporter.say(f"state       {words} Going on from the one before it.")
+        if not is_first():  # the first has everyone's sums
+            self.position.sums = dict.fromkeys(self.position.sums, 0.0)
         self.records = [r for r in self.run.read_records() if r["epoch"] <= self.position.epoch]
         if len(self.records) < self.position.epoch:
             raise UserError(f"{self.run.path}/metrics.jsonl lacks epochs of this run; put it back.")
@@ -108,11 +127,13 @@ class Trainer(Generic[ResultT]):
             while self.position.epoch < self.recipe.epochs:
                 self._train_epoch(watch)
                 self._finish_epoch()
-                self._stop_if_asked(watch)
+                if any_of([watch.received is not None])[0]:
+                    self._stop(watch)
 
     def _train_epoch(self, watch: SignalWatch) -> None:
         recipe, position = self.recipe, self.position
         self.model.train()
+        self.task.start_epoch(recipe.epochs - position.epoch)
         set_drop_block(self.model, recipe.drop_block * (position.epoch + 1) / recipe.epochs)
         self.loaders.sampler.set_position(position.epoch, position.batch)
         title = f"epoch {position.epoch + 1}/{recipe.epochs}"
@@ -121,35 +142,82 @@ class Trainer(Generic[ResultT]):
                 advance(position.batch, "")
             started = time.perf_counter()
             for batch in self.loaders.train:
-                step = self._step(batch)
+                step, asked = self._step(batch, watch)
                 now = time.perf_counter()
-                self._add(step, now - started)
+                if not asked.bad:
+                    self._add(step, now - started)
                 started = now
                 position.batch += 1
                 advance(1, self._progress_text())
                 # Only where the weights just moved: half-added gradients are not saved.
-                if watch.received is not None and position.batch % recipe.accumulate == 0:
-                    break
-        if position.batch < self.steps:
-            self._stop_if_asked(watch)
+                if position.batch % recipe.accumulate == 0 and position.batch < self.steps:
+                    if asked.stop:
+                        self._stop(watch)
+                    if asked.save:
+                        self._save_state()
 
-    def _step(self, batch: Batch) -> Step:
+    def _step(self, batch: Batch, watch: SignalWatch) -> tuple[Step, Asked]:
         """Forward and backward of one batch; every ``accumulate`` batches the weights move."""
         recipe, position = self.recipe, self.position
-        step = self.task.step(self.model, batch, self.compute)
-        if not math.isfinite(step.sums["loss"]):
+        first = position.batch - position.batch % recipe.accumulate
+        group = min(recipe.accumulate, self.steps - first)
+        moves = position.batch + 1 - first == group
+        held = [buffer.clone() for buffer in self.model.buffers()] if recipe.skip_bad_steps else []
+        with self._apart(apart=not moves):
+            step = self.task.step(self.called, batch, self.compute)
+            asked = self._agree(step, watch)
+            if asked.bad:
+                self._leave_out(batch, step, held)
+            else:
+                share = self.loaders.sampler.share(step.images) / group
+                torch.autograd.backward(step.loss * share)
+        if moves and not self._bad_group:
+            self._move_weights()
+        if moves and self._bad_group:
+            self.optimizer.zero_grad(set_to_none=True)
+            self._bad_group = False
+        return step, asked
+
+    def _apart(self, *, apart: bool) -> AbstractContextManager[None]:
+        """Where the weights do not move yet, processes need not add up their gradients."""
+        if apart and isinstance(self.called, DistributedDataParallel):
+            context: AbstractContextManager[None] = self.called.no_sync()
+            return context
+        return nullcontext()
+
+    def _agree(self, step: Step, watch: SignalWatch) -> Asked:
+        """What any process asks for, all do, or they would wait for each other for ever."""
+        minutes = (time.monotonic() - self._saved) / 60
+        bad = not math.isfinite(step.sums["loss"])
+        due = is_first() and minutes >= self.recipe.save_minutes
+        return Asked(*any_of([bad, watch.received is not None, due]))
+
+    def _leave_out(self, batch: Batch, step: Step, held: list[Tensor]) -> None:
+        """Drop a batch without a loss, and the statistics that it spoilt, or stop the run."""
+        position = self.position
+        position.skipped += 1
+        loss, names = self._find_bad(batch, step)
+        where = f"in epoch {position.epoch + 1}, batch {position.batch + 1}"
+        if position.skipped > self.recipe.skip_bad_steps:
+            if is_first():
+                self.run.write_json("bad_batch.json", {"where": where, "images": names})
             kept = f" The model of epoch {position.best_epoch} is in {self.run.best}."
             raise UserError(
-                f"The loss is {step.sums['loss']} in epoch {position.epoch + 1}, batch "
-                f"{position.batch + 1}.{kept if position.best_epoch else ''} Start another run "
-                "with a lower --lr, a longer --warmup-epochs, or --clip-norm 5."
+                f"The loss is {loss} {where}, whose images are listed in "
+                f"{self.run.path / 'bad_batch.json'} ({', '.join(names[:3])}, ...)."
+                f"{kept if position.best_epoch else ''} Start another run with a lower --lr, a "
+                "longer --warmup-epochs, or --clip-norm 5."
             )
-        first = position.batch - position.batch % recipe.accumulate
-        share = min(recipe.accumulate, self.steps - first)
-        torch.autograd.backward(step.loss / share)
-        if position.batch + 1 - first == share:
-            self._move_weights()
-        return step
+        for buffer, before in zip(self.model.buffers(), held, strict=True):
+            buffer.copy_(before)
+        self._bad_group = True
+        self.reporter.say(f"left out    a loss of {loss} {where} ({', '.join(names[:3])}, ...)")
+
+    def _find_bad(self, batch: Batch, step: Step) -> tuple[float, list[str]]:
+        """The loss that is no number, on whatever process, and the names of its images."""
+        names = [self.loaders.train.images.names[index] for index in batch.indices]
+        seen = gather((step.sums["loss"], names))
+        return next(found for found in seen if not math.isfinite(found[0]))
 
     def _move_weights(self) -> None:
         recipe = self.recipe
@@ -170,16 +238,19 @@ class Trainer(Generic[ResultT]):
         step = self.position.epoch * per_epoch + self.position.batch // recipe.accumulate
         return rate_at(
             step,
-            peak=peak_rate(recipe.lr, recipe.batch_size * recipe.accumulate),
+            peak=peak_rate(recipe.lr, recipe.batch_size * ranks() * recipe.accumulate),
             warmup=round(min(recipe.warmup_epochs, recipe.epochs / 2) * per_epoch),
             total=recipe.epochs * per_epoch,
         )
 
     def _finish_epoch(self) -> None:
         """Evaluate, write the record and the checkpoints, and move on to the next epoch."""
-        position, sums = self.position, self.position.sums
+        position = self.position
+        for module in (self.model, self.evaluated):
+            share_tensors(list(module.buffers()))
         result = self.evaluate(self.evaluated, self.compute)
-        trained = self._means()
+        sums = _add_up(gather(position.sums))
+        trained = _means(sums)
         position.epoch, position.batch, position.sums = position.epoch + 1, 0, {}
         record: Record = {
             "epoch": position.epoch,
@@ -190,19 +261,20 @@ class Trainer(Generic[ResultT]):
             "seconds": sums["seconds"],
         }
         self.records.append(record)
-        self.run.write_records(self.records)
         better = result.score > position.best_score
         if better:
             position.best_score, position.best_epoch = result.score, position.epoch
-        self._save_models(result.metrics, better=better)
-        save_state(
-            self.run.state, self.identity, position, self.model, self.average, self.optimizer
-        )
+        if is_first():
+            self.run.write_records(self.records)
+            self._save_models(result.metrics, better=better)
+        self._save_state()
         self.reporter.say(
             f"epoch {position.epoch:>3}/{self.recipe.epochs}  train {self.task.words(trained)}  "
             f"val {self.task.words(result.metrics)}  {record['images_per_second']:5.0f} img/s"
             + ("  best" if better else "")
         )
+        if self.on_epoch is not None and is_first():
+            self.on_epoch(position, self.records, result)
 
     def evaluate(self, model: nn.Module, compute: Compute) -> ResultT:
         """A model on the validation images."""
@@ -220,17 +292,30 @@ class Trainer(Generic[ResultT]):
         for path in (self.run.last, self.run.best) if better else (self.run.last,):
             save_tensors(path, weights, card)
 
-    def _stop_if_asked(self, watch: SignalWatch) -> None:
+    def _save_state(self) -> None:
+        """Write what the run goes on from, unless it would go on from weights that are lost."""
         position = self.position
-        if watch.received is None or position.epoch >= self.recipe.epochs:
+        if not all(bool(weight.sum().isfinite()) for weight in self.model.parameters()):
+            raise UserError(
+                f"The weights are no numbers any more, in epoch {position.epoch + 1}, batch "
+                f"{position.batch}. The state before that was kept: start another run with a lower "
+                "--lr, a longer --warmup-epochs, or --clip-norm 5."
+            )
+        paths = self.run.states(self.recipe.keep_states)
+        together = replace(position, sums=_add_up(gather(position.sums)))
+        save_state(paths, self.identity, together, self.trained)
+        self._saved = time.monotonic()
+
+    def _stop(self, watch: SignalWatch) -> None:
+        """Save, and leave with the signal's exit code, if there is anything left to do."""
+        position = self.position
+        if position.epoch >= self.recipe.epochs:
             return
-        save_state(
-            self.run.state, self.identity, position, self.model, self.average, self.optimizer
-        )
+        self._save_state()
         raise Interrupted(
             f"Stopped in epoch {position.epoch + 1}, batch {position.batch}, and saved. "
             f"Go on with: resnestkit train --resume {self.run.path}",
-            watch.received,
+            watch.received or signal.SIGTERM,
         )
 
     def _add(self, step: Step, seconds: float) -> None:
@@ -238,13 +323,51 @@ class Trainer(Generic[ResultT]):
         for name, value in {**step.sums, "images": step.images, "seconds": seconds}.items():
             sums[name] = sums.get(name, 0.0) + value
 
-    def _means(self) -> dict[str, float]:
-        sums = self.position.sums
-        return {k: v / sums["images"] for k, v in sums.items() if k not in {"images", "seconds"}}
-
     def _progress_text(self) -> str:
         sums, position = self.position.sums, self.position
+        if not sums:
+            return ""
         done = position.epoch * self.steps + position.batch
         left = (self.recipe.epochs * self.steps - done) * sums["seconds"] / position.batch
         speed = sums["images"] / sums["seconds"]
-        return f"{self.task.words(self._means())}  {speed:.0f} img/s  {format_seconds(left)} left"
+        return f"{self.task.words(_means(sums))}  {speed:.0f} img/s  {format_seconds(left)} left"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a step calls for, on whatever process."""
+
+    bad: bool
+    """The loss is no number."""
+    stop: bool
+    """A signal came."""
+    save: bool
+    """The last state is old."""
+
+
+def spread(model: nn.Module) -> nn.Module:
+    """The model, or what adds up its gradients over the processes where there are several."""
+    if ranks() == 1:
+        return model
+    device = next(model.parameters()).device
+    # Statistics go their own ways until an epoch ends: the first process's then count for all.
+    known = inspect.signature(DistributedDataParallel).parameters
+    word = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {word: False}
+    return DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, **options
+    )
+
+
+def _add_up(parts: list[dict[str, float]]) -> dict[str, float]:
+    """Sums over the processes; the seconds are those of the slowest."""
+    if not parts[0]:
+        return {}
+    added = {name: math.fsum(part[name] for part in parts) for name in parts[0]}
+    return added | {"seconds": max(part["seconds"] for part in parts)}
+
+
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    """Per image."""
+    images = max(sums["images"], 1)
+    return {k: v / images for k, v in sums.items() if k not in {"images", "seconds"}}

@@ -6,10 +6,12 @@ metrics.jsonl       one line per epoch
 best.safetensors    the model of the best epoch
 last.safetensors    the model of the last epoch
 state.safetensors   weights, optimiser and random state, from which a stopped run goes on
+state-1...          the states before it, in case it is damaged
 evaluation.json     the best model on the validation images
 curves.png          loss, accuracy, learning rate and speed over the epochs
 confusion.png       true class against predicted class
-report.html         all of it on one page that needs no other file
+report.html         all of it on one page that needs no other file; it grows with the run
+tensorboard/        the numbers of every epoch, with --tensorboard
 ==================  ==========================================================================
 """
 
@@ -111,6 +113,10 @@ class RunFolder:
     def state(self) -> Path:
         """What a stopped run goes on from."""
         return self.path / "state.safetensors"
+
+    def states(self, keep: int) -> list[Path]:
+        """The newest state's file, then older ones', ``keep`` in all."""
+        return [self.state, *(self.path / f"state-{age}.safetensors" for age in range(1, keep))]
 
     @property
     def report(self) -> Path:
