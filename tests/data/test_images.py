@@ -1,5 +1,6 @@
 """Whatever the file holds becomes uint8, or one sentence."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from resnestkit.data import images as images_module
+from resnestkit.data import jpeg as jpeg_module
 from resnestkit.data.images import UnreadableImage, decode_image, read_image
+from resnestkit.data.jpeg import decode_plain_jpeg
 
 RAMP = np.linspace(0, 255, 20 * 30).reshape(20, 30).astype(np.uint8)
 COLOUR = np.stack([RAMP, RAMP[::-1], 255 - RAMP], axis=2)
@@ -16,6 +20,12 @@ COLOUR = np.stack([RAMP, RAMP[::-1], 255 - RAMP], axis=2)
 def saved(path: Path, image: Image.Image, **options: object) -> Path:
     image.save(path, **options)
     return path
+
+
+def jpeg(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
 
 
 def test_rgb_png_is_read_as_it_is(tmp_path: Path) -> None:
@@ -103,3 +113,65 @@ def test_every_truncation_is_refused_or_read_never_a_crash(tmp_path: Path) -> No
             except UnreadableImage as error:
                 outcomes.add(error.name)
         assert "a" in outcomes
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (3, 9), (17, 33), (64, 48)])
+def test_a_plain_jpeg_has_pillows_pixels(
+    size: tuple[int, int], progressive: bool, subsampling: int
+) -> None:
+    random = np.random.default_rng(sum(size))
+    for quality in (30, 75, 95):
+        for shape in (size, (*size, 3)):
+            image = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
+            content = jpeg(image, quality=quality, subsampling=subsampling, progressive=progressive)
+            for channels in (1, 3):
+                ours = decode_image(content, "a", channels)
+                assert torch.equal(ours, images_module._decode_by_pillow(content, "a", channels))
+            assert decode_plain_jpeg(content, 3) is not None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_plain_jpeg_is_turned_as_pillow_turns_it(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = jpeg(Image.fromarray(COLOUR), exif=exif)
+    plain = decode_plain_jpeg(content, 3)
+    assert plain is not None
+    assert torch.equal(plain, images_module._decode_by_pillow(content, "a", 3))
+
+
+def test_jpegs_that_are_not_plain_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    colour = Image.fromarray(COLOUR)
+    content = jpeg(colour)
+    assert decode_plain_jpeg(jpeg(colour.convert("CMYK")), 3) is None
+    assert decode_plain_jpeg(content, 1) is None
+    assert decode_plain_jpeg(content[:-200], 3) is None
+    frame = content.index(b"\xff\xc0")
+    assert decode_plain_jpeg(content[: frame + 4] + b"\x0c" + content[frame + 5 :], 3) is None
+    turned = b'<x:xmpmeta tiff:Orientation="6"/>'
+    xmp = b"\xff\xe1" + (len(turned) + 2).to_bytes(2) + turned
+    assert decode_plain_jpeg(content[:2] + xmp + content[2:], 3) is None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode_plain_jpeg(content, 3) is None
+    with pytest.raises(UnreadableImage, match="too many pixels"):
+        decode_image(content, "a")
+
+
+def test_without_torchvisions_decoder_pillow_reads_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = jpeg(Image.fromarray(COLOUR))
+    plain = decode_image(content, "a")
+    monkeypatch.setattr(jpeg_module, "_decode", None)
+    assert torch.equal(decode_image(content, "a"), plain)
+
+
+def test_a_damaged_jpeg_is_read_as_pillow_reads_it() -> None:
+    whole = jpeg(Image.fromarray(COLOUR))
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(whole)
+        content[random.integers(2, len(content))] = random.integers(256)
+        plain = decode_plain_jpeg(bytes(content), 3)
+        if plain is not None:
+            assert torch.equal(plain, images_module._decode_by_pillow(bytes(content), "a", 3))

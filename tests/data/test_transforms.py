@@ -1,5 +1,9 @@
 """Resizing, augmentation keyed by image, normalisation."""
 
+import pickle
+import random
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +14,12 @@ from resnestkit.data.seeding import mix_seed, seeded
 from resnestkit.data.transforms import (
     Augmentation,
     EvaluationTransform,
+    Lighting,
     TrainingTransform,
     normalise,
 )
-from resnestkit.preprocessing import Preprocessing
+from resnestkit.errors import UserError
+from resnestkit.preprocessing import ChannelOrder, Preprocessing
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -72,6 +78,126 @@ def test_augmentation_follows_its_key_alone(crop: str) -> None:
     assert torch.equal(others[0], first)
     assert any(not torch.equal(other, first) for other in others)
     assert all(other.shape == (3, 24, 24) for other in others)
+
+
+# Every random change by itself (none of them crops or flips), and all at once.
+ALONE = Augmentation("none", flip=False)
+CHANGES = {
+    "autoaugment": replace(ALONE, auto_augment="autoaugment"),
+    "randaugment": replace(ALONE, auto_augment="randaugment"),
+    "jitter": replace(ALONE, jitter=0.4),
+    "lighting": replace(ALONE, lighting=0.1),
+    "erase": replace(ALONE, erase=0.5),
+    "all": Augmentation(auto_augment="autoaugment", jitter=0.4, lighting=0.1, erase=0.5),
+}
+COLOUR_ONLY = {"lighting", "all"}
+
+
+def seen(transform: TrainingTransform, image: torch.Tensor, index: int) -> torch.Tensor:
+    """An image under its key, whatever Python's and NumPy's generators are at."""
+    random.seed()
+    np.random.seed(random.randrange(2**32))
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    with seeded(7, 0, index):
+        out = transform(image)
+    assert states == (random.getstate(), np.random.get_state()[1].tolist())
+    return out
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_change_is_drawn_from_its_key_alone(change: str, channels: int) -> None:
+    if channels == 1 and change in COLOUR_ONLY:
+        pytest.skip("colours of a grey image")
+    preprocessing = Preprocessing(32, 1.0, mean=(0.5,) * channels, std=(0.25,) * channels)
+    transform = TrainingTransform(preprocessing, CHANGES[change])
+    image = picture(32, 32)[:channels]
+    first = [seen(transform, image, index) for index in range(30)]
+    elsewhere = pickle.loads(pickle.dumps(transform))  # as a reading process may get it
+    assert all(torch.equal(seen(elsewhere, image, i), out) for i, out in enumerate(first))
+    assert all((out.shape, out.dtype) == ((channels, 32, 32), torch.uint8) for out in first)
+    assert len({out.numpy().tobytes() for out in first}) > 8
+    assert torch.equal(image, picture(32, 32)[:channels]), "the cached image was written to"
+
+
+def test_nothing_is_drawn_for_a_change_that_is_off() -> None:
+    with seeded(1):
+        TrainingTransform(Preprocessing(24, 1.0), ALONE)(picture(30, 40))
+        after = torch.rand(1)
+    with seeded(1):
+        assert torch.equal(after, torch.rand(1))
+
+
+def test_randaugment_is_stronger_at_higher_magnitude() -> None:
+    image = picture(32, 32)
+
+    def change(magnitude: int) -> float:
+        augmentation = replace(CHANGES["randaugment"], rand_magnitude=magnitude)
+        transform = TrainingTransform(Preprocessing(32, 1.0), augmentation)
+        outs = torch.stack([seen(transform, image, index) for index in range(60)])
+        return float((outs.float() - image).abs().mean())
+
+    assert change(2) < change(12) < change(30)
+
+
+def test_jitter_scales_within_its_bounds() -> None:
+    # Of one grey, contrast and saturation leave it as it is: what is left is brightness.
+    image = torch.full((3, 8, 8), 100, dtype=torch.uint8)
+    transform = TrainingTransform(Preprocessing(8, 1.0), CHANGES["jitter"])
+    levels = [seen(transform, image, index).unique() for index in range(200)]
+    assert all(len(level) == 1 for level in levels)
+    values = torch.cat(levels)
+    assert values.min() in range(58, 64)
+    assert values.max() in range(136, 141)
+
+
+def test_lighting_is_alexnets_rounded_and_clipped() -> None:
+    image = picture(16, 16)
+    image[:, 0, 0], image[:, 0, 1] = 0, 255
+    vectors = torch.tensor(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    )
+    for seed in range(20):
+        with seeded(seed):
+            ours = Lighting(0.5)(image)
+        with seeded(seed):
+            alpha = 0.5 * torch.randn(3)
+        shift = (vectors * alpha * torch.tensor([0.2175, 0.0188, 0.0045])).sum(1)
+        exact = (image.double() / 255 + shift.view(3, 1, 1)).clamp(0, 1) * 255
+        assert ours.dtype == torch.uint8
+        assert (ours - exact).abs().max() <= 0.501, "rounded, and clipped instead of wrapped"
+
+
+def test_lighting_moves_colours_about_as_far_as_alexnets() -> None:
+    image = torch.full((3, 4, 4), 128, dtype=torch.uint8)
+    shifts = []
+    for seed in range(2000):
+        with seeded(seed):
+            shifts.append(Lighting(0.1)(image)[:, 0, 0].float() - 128)
+    deviation = torch.stack(shifts).std(0)
+    expected = 25.5 * torch.tensor([0.1242, 0.1264, 0.1276])  # |eigenvalues x a row of vectors|
+    torch.testing.assert_close(deviation, expected, atol=0.2, rtol=0)
+
+
+def test_lighting_on_grey_images_is_refused() -> None:
+    with pytest.raises(UserError, match="--lighting"):
+        TrainingTransform(Preprocessing(8, 1.0, mean=(0.5,), std=(0.25,)), CHANGES["lighting"])
+
+
+@pytest.mark.parametrize(
+    ("mean", "order"), [((0.485, 0.456, 0.406), "RGB"), ((0.406, 0.456, 0.485), "BGR")]
+)
+def test_erasing_leaves_a_rectangle_of_the_mean_colour(
+    mean: tuple[float, ...], order: ChannelOrder
+) -> None:
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    preprocessing = Preprocessing(32, 1.0, mean=mean, channel_order=order)
+    transform = TrainingTransform(preprocessing, replace(ALONE, erase=1.0))
+    out = seen(transform, image, 0)
+    blank = (out == torch.tensor([124, 116, 104]).view(3, 1, 1)).all(0)
+    rows, columns = blank.any(1).nonzero().flatten(), blank.any(0).nonzero().flatten()
+    assert 0 < int(blank.sum()) == len(rows) * len(columns) < 32 * 32
+    assert not out[:, ~blank].any()
 
 
 def test_without_crop_and_flip_training_sees_what_evaluation_sees() -> None:

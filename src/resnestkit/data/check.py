@@ -15,6 +15,7 @@ from os import cpu_count
 from torch import Tensor
 
 from resnestkit.data.images import ImageSet, ImageStats, MemoryImages, UnreadableImage
+from resnestkit.data.survey import Look, look_at
 from resnestkit.errors import UserError
 
 _NAMED_AT_MOST = 10
@@ -29,6 +30,8 @@ class Checked:
     unreadable: tuple[UnreadableImage, ...]
     cached_bytes: int
     """Memory that the decoded images take; 0 if they stay in their files."""
+    looks: tuple[Look, ...] = ()
+    """What each of ``images`` told, if it was asked for."""
 
     @property
     def in_memory(self) -> bool:
@@ -41,10 +44,12 @@ def check_images(
     *,
     cache_bytes: int,
     advance: Callable[[int], None] = lambda _count: None,
+    survey: bool = False,
 ) -> Checked:
     """Read every image once; leave out the unreadable; keep the rest if it fits ``cache_bytes``.
 
-    ``advance`` is told of images done, for a progress bar. Whoever calls this decides by
+    ``advance`` is told of images done, for a progress bar. ``survey`` also looks at their pixels,
+    by `resnestkit.data.survey`, in the threads that read. Whoever calls this decides by
     `refuse_unreadable` whether leaving images out is allowed.
     Raises UserError if not a single image can be read.
     """
@@ -52,14 +57,17 @@ def check_images(
     good: list[int] = []
     bad: list[UnreadableImage] = []
     sizes: list[tuple[int, int]] = []
+    looks: list[Look] = []
     used = 0
-    for index, result in enumerate(_read_in_threads(images)):
+    for index, (result, look) in enumerate(_read_in_threads(images, survey=survey)):
         advance(1)
         if isinstance(result, UnreadableImage):
             bad.append(result)
             continue
         good.append(index)
         sizes.append((result.shape[1], result.shape[2]))
+        if look is not None:
+            looks.append(look)
         used += result.numel()
         if used <= cache_bytes:
             kept.append(result)
@@ -71,7 +79,7 @@ def check_images(
     fits = used <= cache_bytes
     if fits:
         left = MemoryImages(kept, left.labels, left.names)
-    return Checked(left, _stats(sizes), tuple(bad), used if fits else 0)
+    return Checked(left, _stats(sizes), tuple(bad), used if fits else 0, tuple(looks))
 
 
 def refuse_unreadable(sets: Iterable[Checked]) -> None:
@@ -91,12 +99,15 @@ def describe_unreadable(bad: Sequence[UnreadableImage], total: int, *, can_skip:
     return f"{len(bad)} of {total} images cannot be read: {named}{more}. {remedy}"
 
 
-def _read_in_threads(images: ImageSet) -> Iterator[Tensor | UnreadableImage]:
-    def read(index: int) -> Tensor | UnreadableImage:
+def _read_in_threads(
+    images: ImageSet, *, survey: bool
+) -> Iterator[tuple[Tensor | UnreadableImage, Look | None]]:
+    def read(index: int) -> tuple[Tensor | UnreadableImage, Look | None]:
         try:
-            return images.read(index)
+            image = images.read(index)
         except UnreadableImage as error:
-            return error
+            return error, None
+        return image, look_at(image) if survey else None
 
     # Chunks bound how many decoded images wait for the reader of this iterator.
     chunk = 1024

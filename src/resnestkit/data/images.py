@@ -1,7 +1,8 @@
 """Images read without surprises: whatever the file holds becomes uint8 RGB or grey.
 
 CMYK, 16-bit, grey, palette, transparent, rotated (EXIF) and animated images are read; of an
-animation, the first frame. A file that cannot be read ends in one sentence.
+animation, the first frame. A file that cannot be read ends in one sentence. Colour lies in memory
+pixel by pixel (torch's channels_last), as decoders give it and as resizing is quickest.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from resnestkit.data.jpeg import decode_plain_jpeg
 from resnestkit.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
@@ -58,10 +60,17 @@ def decode_image(content: bytes, name: str, channels: int = 3) -> UInt8[Tensor, 
     """As `read_image`, from the bytes of a file. ``name`` is for the message only."""
     if not content:
         raise UnreadableImage(name, "the file is empty")
+    plain = decode_plain_jpeg(content, channels)
+    return _decode_by_pillow(content, name, channels) if plain is None else plain
+
+
+def _decode_by_pillow(content: bytes, name: str, channels: int) -> UInt8[Tensor, "c h w"]:
+    mode = "L" if channels == 1 else "RGB"
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            eight_bits = _to_eight_bits(ImageOps.exif_transpose(opened))
-            array = np.array(eight_bits.convert("L" if channels == 1 else "RGB"))
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = _to_eight_bits(opened)
+            array = np.array(image if image.mode == mode else image.convert(mode))
     except UnidentifiedImageError as error:
         raise UnreadableImage(name, "not an image") from error
     except Image.DecompressionBombError as error:
@@ -70,7 +79,7 @@ def decode_image(content: bytes, name: str, channels: int = 3) -> UInt8[Tensor, 
         # Pillow raises all of these for damaged files; none of them is our caller's mistake.
         raise UnreadableImage(name, f"damaged or truncated ({error})") from error
     pixels = torch.from_numpy(array)
-    return pixels.unsqueeze(0) if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+    return pixels.unsqueeze(0) if channels == 1 else pixels.permute(2, 0, 1)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

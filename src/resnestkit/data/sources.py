@@ -3,7 +3,8 @@
 A folder is one of
 
 * ``train/<class>/*.jpg`` with ``val/<class>/`` or ``test/<class>/`` or both, or
-* ``<class>/*.jpg``, of which a seeded share is held out for validation.
+* ``<class>/*.jpg``, of which a seeded share is held out for validation, or
+* what `resnestkit.data.packed` reads: tar shards, or Hugging Face's datasets.
 """
 
 from __future__ import annotations
@@ -19,17 +20,13 @@ import numpy as np
 import torch
 
 from resnestkit.data.images import FileImages, ImageSet, MemoryImages, is_image_file
+from resnestkit.data.packed import SPLIT_NAMES, Packed, load_packed
 from resnestkit.errors import UserError
 
 DIGITS = "digits"
 """Name of the data set that is built in."""
 
 SPLITS = ("train", "val", "test")
-_SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val"} | {
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +54,9 @@ def load_source(data: str, channels: int = 3, holdout: float = 0.2, seed: int = 
 
     Raises UserError if the folder is missing, empty, has one class, or its splits disagree.
     """
+    packed = None if data == DIGITS else load_packed(data, channels)
+    if packed is not None:
+        return _divide_packed(_as_source(data, packed), holdout, seed)
     folders = _split_folders(data)
     if len(folders) < 2:
         return _hold_out(_undivided(data, folders, channels), holdout, seed)
@@ -89,12 +89,21 @@ def load_for_evaluation(
     very set that the net was trained on, only what was held out; of another single folder, all.
     Raises UserError if there are classes that the net does not know, or no such split.
     """
-    folders = _split_folders(data)
+    packed = None if data == DIGITS else load_packed(data, channels)
+    if packed is not None:
+        packed = _relabel(packed, classes, data)
+    if packed is not None and "all" not in packed.splits:
+        chosen = _choose_split(packed.splits, split, data)
+        return packed.splits[chosen], f"{chosen} split of {data}"
+    folders = {} if packed else _split_folders(data)
     if len(folders) > 1 or (folders and "train" not in folders):
         chosen = _choose_split(folders, split, data)
         known = _known_classes(classes, list_classes(folders[chosen]), str(folders[chosen]))
         return _image_files(folders[chosen], known, channels), f"{chosen} split of {data}"
-    whole = _undivided(data, folders, channels, tuple(classes))
+    if packed is None:
+        whole = _undivided(data, folders, channels, tuple(classes))
+    else:
+        whole = _as_source(data, packed)
     if split == "all":
         return whole.splits["all"], f"all images of {data}"
     if trained.held_out is not None and whole.fingerprint == trained.fingerprint:
@@ -148,9 +157,31 @@ def _split_folders(data: str) -> dict[str, Path]:
         )
     if not is_folder:
         raise UserError(f"{data} is a file; training and evaluation need a folder of images.")
-    named = ((_SPLIT_FOLDERS.get(name.lower()), root / name) for name in list_classes(root))
+    named = ((SPLIT_NAMES.get(name.lower()), root / name) for name in list_classes(root))
     found = {split: folder for split, folder in named if split and list_classes(folder)}
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def _as_source(data: str, packed: Packed) -> Source:
+    return Source(data, packed.classes, packed.splits, _fingerprint(packed.splits, packed.root))
+
+
+def _divide_packed(source: Source, holdout: float, seed: int) -> Source:
+    if "all" in source.splits:
+        return _hold_out(source, holdout, seed)
+    if "train" not in source.splits:
+        named = " and ".join(source.splits)
+        raise UserError(f"{source.origin} has {named} but no train split to train on.")
+    return source
+
+
+def _relabel(packed: Packed, classes: Sequence[str], data: str) -> Packed:
+    """The same images with labels that count in a net's classes."""
+    known = _known_classes(classes, packed.classes, data)
+    places = [known.index(name) for name in packed.classes]
+    for images in packed.splits.values():
+        images.labels = [places[label] for label in images.labels]
+    return Packed(known, packed.splits, packed.root)
 
 
 def _undivided(
@@ -163,7 +194,7 @@ def _undivided(
         return source
     root = folders.get("train", Path(data))
     found = list_classes(root)
-    if found and all(name.lower() in _SPLIT_FOLDERS for name in found):
+    if found and all(name.lower() in SPLIT_NAMES for name in found):
         raise UserError(
             f"{root} is divided into {_enumerate(found)}, but these have no folder per class. "
             "Sort the images into one folder per class."
