@@ -9,6 +9,8 @@ from typing import Literal
 Interpolation = Literal["bilinear", "bicubic"]
 Crop = Literal["resized", "pad", "none"]
 """Training crops: a random part resized, a random shift of the padded image, or none."""
+AutoPolicy = Literal["none", "autoaugment", "randaugment"]
+"""Ready-made policies of random changes: none, AutoAugment's for ImageNet, or RandAugment."""
 
 ChannelOrder = Literal["RGB", "BGR"]
 

@@ -89,8 +89,26 @@ def test_unknown_names_and_files(tmp_path: Path) -> None:
         ("epochs", 2.5),
         ("flip", "no"),
         ("mean", (0.5, "a", 0.5)),
+        ("auto_augment", "trivial"),
+        ("rand_ops", 0),
+        ("rand_magnitude", 31),
+        ("rand_magnitude", 9.5),
+        ("jitter", 1.5),
+        ("lighting", -0.1),
+        ("erase", 2.0),
+        ("mixup_off_epochs", -1),
+        ("mixup_off_epochs", 101),
+        ("train_size", 4),
+        ("crop_ratio", 0.0),
+        ("interpolation", "nearest"),
     ],
 )
 def test_values_without_sense_are_refused_by_their_flag(name: str, value: object) -> None:
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is"):
         Recipe(**{name: value})  # type: ignore[arg-type]
+
+
+def test_lighting_is_refused_for_grey_images() -> None:
+    with pytest.raises(UserError, match=r"--lighting is 0\.1; it must be 0 for grey"):
+        Recipe(mean=(0.5,), std=(0.25,), lighting=0.1)
+    assert Recipe(mean=(0.5,), std=(0.25,), jitter=0.4).jitter == 0.4

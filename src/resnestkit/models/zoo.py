@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from resnestkit.errors import UserError, nearest
 from resnestkit.models.spec import InceptionSpec, NetSpec, SelectiveKernelSpec, Spec
+from resnestkit.preprocessing import Interpolation
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Net:
     """Side of the square image in pixels for which the net was published."""
     aliases: tuple[str, ...] = ()
     """Names that other libraries give to the same net."""
+    crop_ratio: float = 0.875
+    """Side of the test crop over the resized short side, as the net was published."""
+    interpolation: Interpolation = "bilinear"
+    """How test images are resized, as the net was published."""
 
     @property
     def is_small(self) -> bool:
@@ -162,26 +167,26 @@ TABLE: tuple[Net, ...] = (
     Net("resnest26", _resnest((2, 2, 2, 2)), 17_069_448, 3.623, aliases=("resnest26d",)),
     Net("resnest50", _resnest(L50), 27_483_240, 5.371, aliases=("resnest50d",)),
     Net("resnest101", _resnest(L101, 64), 48_275_016, 13.321, 256, aliases=("resnest101e",)),
-    Net("resnest200", _resnest((3, 24, 36, 3), 64, 0.2), 70_201_544, 35.520, 320, aliases=("resnest200e",)),
-    Net("resnest269", _resnest((3, 30, 48, 8), 64, 0.2), 110_929_480, 77.349, 416, aliases=("resnest269e",)),
-    Net("resnest50_fast_1s1x64d", _resnest_fast(1, 1, 64), 26_217_896, 4.329),
-    Net("resnest50_fast_2s1x64d", _resnest_fast(2, 1, 64), 27_483_240, 4.331),
-    Net("resnest50_fast_4s1x64d", _resnest_fast(4, 1, 64), 31_912_712, 4.335),
-    Net("resnest50_fast_1s2x40d", _resnest_fast(1, 2, 40), 25_946_680, 4.365),
-    Net("resnest50_fast_2s2x40d", _resnest_fast(2, 2, 40), 26_943_792, 4.366),
-    Net("resnest50_fast_4s2x40d", _resnest_fast(4, 2, 40), 30_417_592, 4.369, aliases=("resnest50d_4s2x40d",)),
-    Net("resnest50_fast_1s4x24d", _resnest_fast(1, 4, 24), 25_677_000, 4.400, aliases=("resnest50d_1s4x24d",)),
+    Net("resnest200", _resnest((3, 24, 36, 3), 64, 0.2), 70_201_544, 35.520, 320, ("resnest200e",), 0.909, "bicubic"),
+    Net("resnest269", _resnest((3, 30, 48, 8), 64, 0.2), 110_929_480, 77.349, 416, ("resnest269e",), 0.928, "bicubic"),
+    Net("resnest50_fast_1s1x64d", _resnest_fast(1, 1, 64), 26_217_896, 4.329, interpolation="bicubic"),
+    Net("resnest50_fast_2s1x64d", _resnest_fast(2, 1, 64), 27_483_240, 4.331, interpolation="bicubic"),
+    Net("resnest50_fast_4s1x64d", _resnest_fast(4, 1, 64), 31_912_712, 4.335, interpolation="bicubic"),
+    Net("resnest50_fast_1s2x40d", _resnest_fast(1, 2, 40), 25_946_680, 4.365, interpolation="bicubic"),
+    Net("resnest50_fast_2s2x40d", _resnest_fast(2, 2, 40), 26_943_792, 4.366, interpolation="bicubic"),
+    Net("resnest50_fast_4s2x40d", _resnest_fast(4, 2, 40), 30_417_592, 4.369, aliases=("resnest50d_4s2x40d",), interpolation="bicubic"),
+    Net("resnest50_fast_1s4x24d", _resnest_fast(1, 4, 24), 25_677_000, 4.400, aliases=("resnest50d_1s4x24d",), interpolation="bicubic"),
     # Inception, and SE-Inception (Hu et al. 2017, section 3.3).
     Net("bn_inception", InceptionSpec("bn"), 11_285_224, 2.033),
     Net("se_bn_inception", InceptionSpec("bn", 16), 11_931_622, 2.033),
-    Net("inception_resnet_v2", InceptionSpec("resnet_v2", dropout=0.2), 55_843_464, 13.156, 299),
-    Net("se_inception_resnet_v2", InceptionSpec("resnet_v2", 16, 0.2), 64_387_444, 13.164, 299),
+    Net("inception_resnet_v2", InceptionSpec("resnet_v2", dropout=0.2), 55_843_464, 13.156, 299, (), 0.8975, "bicubic"),
+    Net("se_inception_resnet_v2", InceptionSpec("resnet_v2", 16, 0.2), 64_387_444, 13.164, 299, (), 0.8975, "bicubic"),
     # For images of 32x32 and less.
-    Net("resnet23_small", _small(), 877_850, 0.0413, 32),
-    Net("seresnet23_small", _se(_small()), 966_866, 0.0414, 32),
-    Net("resnext23_small", _small(4, 24), 859_594, 0.0426, 32),
-    Net("sknet23_small", _sk(_small(8, 12), _SK_PAPER), 928_250, 0.0427, 32),
-    Net("resnest23_small", replace(_small(), shortcut="avg", radix=2, avd="before"), 949_690, 0.0414, 32),
+    Net("resnet23_small", _small(), 877_850, 0.0413, 32, crop_ratio=1.0),
+    Net("seresnet23_small", _se(_small()), 966_866, 0.0414, 32, crop_ratio=1.0),
+    Net("resnext23_small", _small(4, 24), 859_594, 0.0426, 32, crop_ratio=1.0),
+    Net("sknet23_small", _sk(_small(8, 12), _SK_PAPER), 928_250, 0.0427, 32, crop_ratio=1.0),
+    Net("resnest23_small", replace(_small(), shortcut="avg", radix=2, avd="before"), 949_690, 0.0414, 32, crop_ratio=1.0),
 )  # fmt: skip
 
 _BY_NAME = {name: net for net in TABLE for name in (net.name, *net.aliases)}

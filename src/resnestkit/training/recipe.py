@@ -16,12 +16,13 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_type_hints
 
 import resnestkit.recipes
 from resnestkit.errors import UserError, nearest
 from resnestkit.models.spec import NormPolicy
-from resnestkit.preprocessing import Crop, Interpolation
+from resnestkit.preprocessing import AutoPolicy, ChannelOrder, Crop, Interpolation
+from resnestkit.values import describe_type, is_a
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -63,9 +64,12 @@ class Recipe:
     label_smoothing: float = 0.1
     """Share of the target that is spread over all classes."""
     mixup: float = 0.2
-    """Alpha of mixup's Beta distribution; 0 is off."""
+    """Alpha of mixup's Beta distribution; 0 is off. A batch shares one draw, as in the published
+    codes (the paper's text draws one per image)."""
     cutmix: float = 0.0
     """Alpha of CutMix's Beta distribution; 0 is off."""
+    mixup_off_epochs: int = 0
+    """Last epochs, in which neither mixup nor CutMix acts."""
     dropout: float | None = None
     """Dropout before the classifier; none is what the net was published with."""
     drop_path: float = 0.0
@@ -79,6 +83,8 @@ class Recipe:
 
     size: int | None = None
     """Side of the input in pixels; none is the size that the net was published for."""
+    train_size: int | None = None
+    """Side of the input in training, where it differs; none is that of --size."""
     crop: Crop = "resized"
     """Training crop: random-resized, padded then cropped, or none."""
     min_area: float = 0.08
@@ -87,19 +93,39 @@ class Recipe:
     """Pixels that the padded crop adds on each side."""
     flip: bool = True
     """Mirror every other image."""
-    crop_ratio: float = 0.875
-    """Evaluation crop: its side over the resized image's short side."""
-    interpolation: Interpolation = "bilinear"
-    """How images are resized."""
+    auto_augment: AutoPolicy = "none"
+    """Policy of random changes: AutoAugment's for ImageNet, RandAugment, or none."""
+    rand_ops: int = 2
+    """RandAugment's changes per image."""
+    rand_magnitude: int = 12
+    """RandAugment's strength, of 30."""
+    jitter: float = 0.0
+    """Brightness, contrast and saturation vary by so much up and down; the paper's is 0.4."""
+    lighting: float = 0.0
+    """Deviation of the noise along ImageNet's colour components; the paper's is 0.1."""
+    erase: float = 0.0
+    """Probability that random erasing blanks a rectangle."""
+    crop_ratio: float | None = None
+    """Evaluation crop: its side over the resized image's short side; none is the net's own."""
+    interpolation: Interpolation | None = None
+    """How images are resized; none is the net's own."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Mean of each channel, in the range 0 to 1; one value reads images as grey."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     """Standard deviation of each channel."""
+    channel_order: ChannelOrder | None = None
+    """Order in which the net reads colours; none is that of the loaded weights, else RGB."""
 
     seed: int = 0
     """Seed of the weights, the order, the augmentation and the split."""
     holdout: float = 0.2
     """Share that is held out where the data brings no validation split."""
+    save_minutes: float = 10.0
+    """The state to go on from is written so often, besides after every epoch; 0 is every step."""
+    keep_states: int = 2
+    """States that are kept: the newest, and those before it in case it is damaged."""
+    skip_bad_steps: int = 0
+    """Leave out so many batches whose loss is no number, before the run is stopped."""
     precision: Precision = "auto"
     """Arithmetic of the forward pass; auto takes bfloat16 where the processor has it."""
     channels_last: bool = True
@@ -112,6 +138,8 @@ class Recipe:
     """Decoded images are kept in memory if they fit in so many megabytes."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, instead of stopping."""
+    tensorboard: bool = False
+    """Write the numbers of every epoch for TensorBoard too; needs the extra `tensorboard`."""
 
     def __post_init__(self) -> None:
         check_recipe(self)
@@ -123,13 +151,18 @@ class Recipe:
 
 _BOUNDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ("more than 0", lambda v: v > 0, ("epochs", "batch_size", "accumulate", "lr", "clip_norm")),
+    ("more than 0", lambda v: v > 0, ("rand_ops", "keep_states")),
+    ("0 or more", lambda v: v >= 0, ("save_minutes", "skip_bad_steps")),
     ("0 or more", lambda v: v >= 0, ("warmup_epochs", "weight_decay", "mixup", "cutmix")),
+    ("0 or more", lambda v: v >= 0, ("mixup_off_epochs", "lighting")),
     ("0 or more", lambda v: v >= 0, ("padding", "workers", "cache_mb", "freeze")),
+    ("from 0 to 30", lambda v: 0 <= v <= 30, ("rand_magnitude",)),
+    ("from 0 to 1", lambda v: 0 <= v <= 1, ("jitter", "erase")),
     ("more than 0, at most 1", lambda v: 0 < v <= 1, ("min_area", "crop_ratio")),
     ("at least 0, below 1", lambda v: 0 <= v < 1, ("momentum", "ema", "label_smoothing")),
     ("at least 0, below 1", lambda v: 0 <= v < 1, ("dropout", "drop_path", "drop_block")),
     ("more than 0, below 1", lambda v: 0 < v < 1, ("holdout",)),
-    ("from 8 to 4096", lambda v: 8 <= v <= 4096, ("size",)),
+    ("from 8 to 4096", lambda v: 8 <= v <= 4096, ("size", "train_size")),
     ("from 0 to 2^63 - 1", lambda v: 0 <= v < 2**63, ("seed",)),
     ("one value (grey) or three (RGB)", lambda v: len(v) in {1, 3}, ("mean", "std")),
     ("more than 0", lambda v: min(v) > 0, ("std",)),
@@ -142,7 +175,7 @@ def check_recipe(recipe: Recipe) -> None:
     The command line checks types by itself; a file and a caller in Python do not.
     """
     for name, kind in get_type_hints(Recipe).items():
-        if not _is_a(getattr(recipe, name), kind):
+        if not is_a(getattr(recipe, name), kind):
             _refuse(recipe, name, describe_type(kind))
     for wanted, holds, names in _BOUNDS:
         for name in names:
@@ -151,37 +184,14 @@ def check_recipe(recipe: Recipe) -> None:
                 _refuse(recipe, name, wanted)
     if len(recipe.std) != len(recipe.mean):
         _refuse(recipe, "std", "as many values as --mean")
+    if recipe.lighting and len(recipe.mean) != 3:
+        _refuse(recipe, "lighting", "0 for grey images, since it shifts colours")
+    if recipe.mixup_off_epochs > recipe.epochs:
+        _refuse(recipe, "mixup_off_epochs", f"at most --epochs, which is {recipe.epochs}")
     for name in ("partial", "freeze"):
-        if recipe.weights is None and getattr(recipe, name) not in {None, False}:
+        value = getattr(recipe, name)  # 0 stages frozen is the stem frozen, and no False
+        if recipe.weights is None and value is not None and value is not False:
             raise UserError(f"--{name} is about loaded weights; give --weights too.")
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of the type that a field of the recipe declares."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return value in arguments
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_is_a(part, arguments[0]) for part in value)
-    if arguments:
-        return any(_is_a(value, argument) for argument in arguments)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def describe_type(kind: Any) -> str:
-    """A declared type in words."""
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if get_origin(kind) is tuple:
-        return "numbers"
-    if get_args(kind):
-        return " or ".join(describe_type(argument) for argument in get_args(kind))
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    return words.get(kind, "none")
 
 
 def _refuse(recipe: Recipe, name: str, wanted: str) -> NoReturn:
