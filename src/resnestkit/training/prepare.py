@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from resnestkit.compute import Compute
+from dataclasses import replace
+
 from resnestkit.data.check import Checked, check_images, refuse_unreadable
 from resnestkit.data.loaders import (
     Batches,
@@ -17,11 +18,25 @@ from resnestkit.data.transforms import Augmentation, EvaluationTransform, Traini
 from resnestkit.errors import UserError
 from resnestkit.models.zoo import Net
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.ranks import rank, ranks
 from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Recipe
 
 
 def read_images(source: Source, recipe: Recipe, reporter: Reporter) -> dict[str, Checked]:
+    """Read every image of the two splits used once; say what they are, refuse what is wrong."""
+    checked = read_splits(source, recipe, reporter)
+    if not recipe.skip_unreadable:
+        refuse_unreadable(checked.values())
+    for split, one in checked.items():
+        reporter.say(f"{split:<11} {_describe_images(one)}, {len(source.classes)} classes")
+        for image in one.unreadable:
+            reporter.say(f"left out    {image}")
+        check_every_class(source.classes, one, split)
+    return checked
+
+
+def read_splits(source: Source, recipe: Recipe, reporter: Reporter) -> dict[str, Checked]:
     """Read every image of the two splits used once; keep what fits the memory allowed."""
     checked = {}
     memory = recipe.cache_mb * 2**20
@@ -32,19 +47,14 @@ def read_images(source: Source, recipe: Recipe, reporter: Reporter) -> dict[str,
                 images,
                 cache_bytes=memory,
                 advance=lambda done, advance=advance: advance(done, ""),  # type: ignore[misc]
+                survey=True,
             )
         memory -= checked[split].cached_bytes
-    if not recipe.skip_unreadable:
-        refuse_unreadable(checked.values())
-    for split, one in checked.items():
-        reporter.say(f"{split:<11} {_describe_images(one)}, {len(source.classes)} classes")
-        for image in one.unreadable:
-            reporter.say(f"left out    {image}")
-        _check_every_class(source.classes, one, split)
     return checked
 
 
-def _check_every_class(classes: tuple[str, ...], checked: Checked, split: str) -> None:
+def check_every_class(classes: tuple[str, ...], checked: Checked, split: str) -> None:
+    """Raise UserError if a class has no readable image in a split."""
     present = set(checked.images.labels)
     lost = [name for label, name in enumerate(classes) if label not in present]
     if lost:
@@ -69,28 +79,47 @@ def hint_at_size(train: Checked, net: Net, size: int, reporter: Reporter) -> Non
         )
 
 
-def check_norm(train: Checked, recipe: Recipe, compute: Compute) -> None:
+def check_norm(train: Checked, recipe: Recipe) -> None:
     """Raise UserError if the norm policy cannot work with these images, weights or device."""
-    if recipe.norm == "sync" and compute.device.type == "cpu":
-        raise UserError("--norm sync needs a GPU; on a CPU use --norm batch or --norm group.")
+    if len(train.images) < ranks():
+        raise UserError(
+            f"There are {ranks()} processes for {len(train.images)} training images; start fewer."
+        )
     if recipe.norm == "frozen" and recipe.weights is None:
         raise UserError("--norm frozen holds statistics that were never learnt; give --weights.")
-    if recipe.norm in {"batch", "sync"} and min(recipe.batch_size, len(train.images)) < 2:
+    together = ranks() if recipe.norm == "sync" else 1
+    least = min(recipe.batch_size * ranks(), len(train.images)) * together // ranks()
+    if recipe.norm in {"batch", "sync"} and least < 2:
         raise UserError(
-            "Batch normalisation needs two or more images per step: raise --batch-size, or use "
-            "--norm group."
+            "Batch normalisation needs two or more images per step and process: raise "
+            "--batch-size, or use --norm group (or --norm sync with several processes)."
         )
+
+
+def _augmentation(recipe: Recipe) -> Augmentation:
+    return Augmentation(
+        crop=recipe.crop,
+        min_area=recipe.min_area,
+        padding=recipe.padding,
+        flip=recipe.flip,
+        auto_augment=recipe.auto_augment,
+        rand_ops=recipe.rand_ops,
+        rand_magnitude=recipe.rand_magnitude,
+        jitter=recipe.jitter,
+        lighting=recipe.lighting,
+        erase=recipe.erase,
+    )
 
 
 def make_loaders(
     checked: dict[str, Checked], validation: str, recipe: Recipe, preprocessing: Preprocessing
 ) -> Loaders:
     """Shuffled, augmented training batches, and validation batches in order."""
-    augmentation = Augmentation(recipe.crop, recipe.min_area, recipe.padding, recipe.flip)
+    trained = replace(preprocessing, size=recipe.train_size or preprocessing.size)
     train, held = checked["train"], checked[validation]
-    sampler = EpochSampler(len(train.images), recipe.batch_size, recipe.seed)
+    sampler = EpochSampler(len(train.images), recipe.batch_size, recipe.seed, rank(), ranks())
     training_images = TransformedImages(
-        train.images, TrainingTransform(preprocessing, augmentation), recipe.seed
+        train.images, TrainingTransform(trained, _augmentation(recipe)), recipe.seed
     )
     held_images = TransformedImages(held.images, EvaluationTransform(preprocessing), None)
     return Loaders(
@@ -98,7 +127,7 @@ def make_loaders(
         sampler=sampler,
         validation=Batches(
             held_images,
-            InOrder(len(held.images), 2 * recipe.batch_size),
+            InOrder(len(held.images), 2 * recipe.batch_size, rank(), ranks()),
             choose_workers(recipe.workers, held.in_memory),
         ),
         validation_count=len(held.images),
