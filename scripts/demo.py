@@ -14,7 +14,7 @@ from PIL import Image
 
 from resnestkit import Predictor, Recipe, TrainResult, UserError, load_recipe, train
 from resnestkit.data.sources import load_source
-from resnestkit.report.figures import draw_comparison
+from resnestkit.report.comparison import draw_comparison
 
 FOLDER = Path(__file__).parents[1] / "demo"
 EPOCHS = 12

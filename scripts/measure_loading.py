@@ -65,12 +65,14 @@ def write_weights(folder: Path) -> Path:
 def load(who: str, file: str) -> dict[str, float]:
     """One load in this process: seconds, and the most memory beyond what imports took."""
     import timm  # noqa: PLC0415  (both processes import both, so that both begin alike)
+    import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
     from resnestkit.factory import create_model  # noqa: PLC0415
 
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
     before, started = memory("VmRSS"), time.perf_counter()
+    model: torch.nn.Module
     if who == "resnestkit":
         model = create_model(NAMES[who], weights=file)
     else:

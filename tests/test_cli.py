@@ -113,6 +113,31 @@ def test_train_evaluate_predict(trained: Path, run: Run, tmp_path: Path) -> None
     assert {row["class"] for row in rows} <= {"red", "green", "blue"}
 
 
+def test_compare_draws_and_lists_runs(trained: Path, run: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "comparison.png"
+    words: list[str | Path] = ["compare", trained / "run", "--output", picture]
+    code, out, err = run(*words, "--json", tmp_path / "c.json")
+    assert code == 0, err
+    assert out.splitlines()[1].split()[:2] == ["run", "resnest23_small"]
+    assert "0.95 M" in out.splitlines()[1]
+    assert str(picture) in out
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+    values = json.loads((tmp_path / "c.json").read_text())["runs"][0]
+    assert (values["state"], values["epochs"], values["multiply_adds"] > 0) == ("finished", 2, True)
+    assert run(*words)[0] == 0  # its own picture may be drawn anew
+    cases: list[tuple[list[str | Path], str]] = [
+        (["compare"], "Give the folders"),
+        (["compare", trained], "holds no run"),
+        (["compare", trained / "run", "--output", trained / "run" / "curves.png"], "no earlier"),
+        (["compare", trained / "run", "--output", tmp_path / "c.json"], "must end in .png"),
+    ]
+    for typed, expected in cases:
+        code, _, err = run(*typed)
+        assert code == 2, typed
+        assert expected in err, (typed, err)
+
+
 def test_recipe_file_then_flags(trained: Path, run: Run, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.py"
     recipe.write_text(

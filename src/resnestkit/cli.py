@@ -39,13 +39,31 @@ class TrainArguments:
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
     data: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
-    """Holds train/ and val/ or test/, or one folder per class."""
+    """Holds train/ and val/ or test/, or one folder per class, or tar shards; or hf:NAME."""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Run folder to make; runs/<net>-<time> if not given."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Go on with the run in this folder, by its own settings; --data says if the images moved."""
+
+
+@dataclass(frozen=True)
+class DoctorArguments:
+    """Look at data, recipe and machine before a training, and train nothing.
+
+    Settings come as for `resnestkit train`: defaults, then --recipe, then the other flags.
+    """
+
+    settings: Annotated[Recipe, tyro.conf.arg(name="")]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
+    """Holds train/ and val/ or test/, or one folder per class, or tar shards; or hf:NAME."""
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+    """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
+    speed: bool = True
+    """Time reading and computing, in about ten seconds."""
+    json: Path | None = None
+    """Write all numbers to this file."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +117,21 @@ class ModelsArguments:
 
 
 @dataclass(frozen=True)
+class CompareArguments:
+    """Draw runs in one picture, and say what they reached and in what they differ.
+
+    A run may be finished, stopped or going on.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders, as `resnestkit train` leaves them."""
+    output: Path = Path("comparison.png")
+    """Picture to write, or a page with the tables if it ends in .html."""
+    json: Path | None = None
+    """Write all numbers to this file."""
+
+
+@dataclass(frozen=True)
 class InspectArguments:
     """Say what a file of weights is, whoever wrote it."""
 
@@ -129,6 +162,8 @@ def train(arguments: Sequence[str]) -> int:
         result = train(parsed.data, parsed.settings, parsed.output)
     else:
         result = resume(parsed.resume, _value_of("--data", arguments))
+    if os.environ.get("RANK", "0") != "0":  # torchrun's: the first process speaks for all
+        return 0
     print(
         f"accuracy    {result.evaluation.top1:.2%} of {result.evaluation.count} images, "
         f"best epoch {result.best_epoch} (last {result.last_top1:.2%})\n"
@@ -136,6 +171,21 @@ def train(arguments: Sequence[str]) -> int:
         f"report      {result.run.report}"
     )
     return 0
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """Look at data, recipe and machine before a training."""
+    parsed = _parse_doctor(arguments)
+    from resnestkit.training.checkup import check_up  # noqa: PLC0415  (torch loads here)
+    from resnestkit.training.progress import Reporter  # noqa: PLC0415  (torch loads here)
+    from resnestkit.training.screen import show, to_dict  # noqa: PLC0415  (torch loads here)
+
+    reporter = Reporter()
+    checkup = check_up(parsed.data, parsed.settings, reporter, speed=parsed.speed)
+    show(checkup, reporter)
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps(to_dict(checkup), indent=2))
+    return UserError.exit_code if checkup.refused else 0
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -195,6 +245,32 @@ def models(arguments: Sequence[str]) -> int:
     return 0
 
 
+def compare(arguments: Sequence[str]) -> int:
+    """Compare runs: one picture, one table, what differs."""
+    parsed = _parse(CompareArguments, "compare", arguments)
+    if not parsed.runs:
+        raise UserError("Give the folders of the runs to compare.")
+    from resnestkit.training.compare import compare  # noqa: PLC0415  (torch loads here)
+    from resnestkit.training.comparison import (  # noqa: PLC0415  (torch loads here)
+        check_output,
+        run_table,
+        spread_table,
+        to_dict,
+        write_comparison,
+    )
+
+    check_output(parsed.output)
+    comparison = compare(parsed.runs)
+    print(_columns(run_table(comparison), frozenset({2, 3, 5, 6, 7, 8, 9, 10})))
+    if comparison.spreads:
+        print(f"\n{_columns(spread_table(comparison), frozenset({0, 1, 2}))}")
+    write_comparison(comparison, parsed.output)
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps(to_dict(comparison), indent=2))
+    print(f"\npicture     {parsed.output}")
+    return 0
+
+
 def weights(arguments: Sequence[str]) -> int:
     """Inspect or convert files of weights, ours and others'."""
     kinds: dict[str, type[InspectArguments | ConvertArguments]]
@@ -227,8 +303,10 @@ def weights(arguments: Sequence[str]) -> int:
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
+    "doctor": doctor,
     "evaluate": evaluate,
     "predict": predict,
+    "compare": compare,
     "models": models,
     "weights": weights,
 }
@@ -247,7 +325,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except UserError as error:
-        print(f"resnestkit: {error}", file=sys.stderr)
+        number = os.environ.get("RANK", "0")
+        who = "resnestkit" if number == "0" else f"resnestkit (process {number})"
+        print(f"{who}: {error}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("resnestkit: stopped.", file=sys.stderr)
@@ -320,6 +400,18 @@ def _parse_train(arguments: Sequence[str]) -> TrainArguments:
     parsed = _parse(TrainArguments, "train", arguments, defaults)
     if parsed.resume is not None and replace(parsed, resume=None) != defaults:
         raise UserError("--resume goes on with a run's own settings; leave the other flags out.")
+    return parsed
+
+
+def _parse_doctor(arguments: Sequence[str]) -> DoctorArguments:
+    """As for train; which data it is, and so which defaults, shows once the words are parsed."""
+    name = _value_of("--recipe", arguments)
+    settings = load_recipe(name) if name else Recipe()
+    defaults = DoctorArguments(settings, data=recorded_data(name) or DEFAULT_DATA)
+    parsed = _parse(DoctorArguments, "doctor", arguments, defaults)
+    if name is None and parsed.data == DEFAULT_DATA:
+        defaults = replace(defaults, settings=load_recipe(DEFAULT_DATA))
+        parsed = _parse(DoctorArguments, "doctor", arguments, defaults)
     return parsed
 
 

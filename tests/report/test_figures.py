@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnestkit.report import canvas, confusion, figures
+from resnestkit.report import canvas, comparison, confusion, figures
+from resnestkit.report.comparison import draw_comparison
 from resnestkit.report.confusion import draw_confusion
-from resnestkit.report.figures import (
-    Picture,
-    draw_comparison,
-    draw_curves,
-    draw_gallery,
-)
+from resnestkit.report.figures import Picture, draw_curves, draw_gallery
+from resnestkit.report.lines import best_text, read_points
 
 FULL = {
     "train_loss": 1.0,
@@ -74,8 +71,8 @@ def test_curves_leave_out_what_is_missing_or_not_finite():
         {"epoch": 2, "train_loss": math.inf, "val_top1": 0.0},
         {"epoch": 3, "val_top1": 1.0},
     ]
-    assert figures._points(records, "train_loss") == ([], [])
-    assert figures._points(records, "val_top1", 100.0) == ([2, 3], [0.0, 100.0])
+    assert read_points(records, "train_loss") == ([], [])
+    assert read_points(records, "val_top1", 100.0) == ([2, 3], [0.0, 100.0])
     assert has_colour(decode(draw_curves(records)), figures.BEST)
 
 
@@ -84,7 +81,7 @@ def test_curves_of_no_epochs_at_all():
 
 
 def test_the_first_of_equal_bests_is_named():
-    assert figures._best_text(([1, 4, 9], [50.0, 81.25, 81.25])) == "81.25 % (epoch 4)"
+    assert best_text(([1, 4, 9], [50.0, 81.25, 81.25])) == "81.25 % (epoch 4)"
 
 
 def test_equal_input_gives_equal_bytes():
@@ -98,7 +95,7 @@ def test_comparison_has_room_for_every_run_and_odd_names():
     large = decode(draw_comparison(many | {"stopped": []}))
     assert large.shape[0] > small.shape[0]
     assert large.shape[1] == small.shape[1]
-    for colour in figures.RUNS:
+    for colour in comparison.RUNS:
         assert has_colour(large, colour)
 
 

@@ -146,6 +146,12 @@ def test_headlines_come_first_and_sections_in_their_order():
     assert '<p class="subtitle">' not in page
 
 
+def test_only_a_page_that_changes_is_read_again():
+    page = render_page("Title", "", [], [], reload=15)
+    assert '<meta http-equiv="refresh" content="15">' in page
+    assert "refresh" not in render_page("Title", "", [], [])
+
+
 def test_a_page_of_nothing_is_still_a_page():
     outline = Outline(render_page("Title", "", [], []))
     assert outline.text("h1") == ["Title"]

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 DPI = 192
 """Two pixels of the drawing per CSS pixel, so that 9 points look like 12 pixels on a page."""
@@ -35,14 +36,16 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
 
 
-def to_png(figure: Figure) -> bytes:
-    """The drawing as the bytes of a PNG."""
+def to_png(figure: Figure, software: str = "resnestkit") -> bytes:
+    """The drawing as the bytes of a PNG, which says what software made it."""
     # Not savefig: it draws everything twice, and the user's matplotlibrc may crop what it writes.
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]  # the stubs do not type it
     buffer = io.BytesIO()
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    Image.fromarray(pixels[..., :3]).save(buffer, "PNG")
+    text = PngInfo()
+    text.add_text("Software", software)
+    Image.fromarray(pixels[..., :3]).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
 
 

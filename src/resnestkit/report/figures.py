@@ -1,6 +1,7 @@
 """Drawings from plain numbers: each function returns the bytes of a PNG and leaves no state behind.
 
-The sheet and its colours are in `canvas`, the confusion matrix in `confusion`.
+The sheet and its colours are in `canvas`, what panels of lines share in `lines`, the confusion
+matrix in `confusion`, several runs in `comparison`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 
 from resnestkit.report import canvas
 from resnestkit.report.canvas import (
     BEST,
-    FAINT,
     INK,
-    LINE,
     MUTED,
     OTHER,
     TRAIN,
@@ -33,12 +31,17 @@ from resnestkit.report.canvas import (
     to_png,
     user_fonts,
 )
+from resnestkit.report.lines import (
+    Points,
+    Record,
+    best_text,
+    finish_axes,
+    limit_percent,
+    read_points,
+    set_epochs,
+    short_marker,
+)
 
-Record = Mapping[str, float]
-Points = tuple[list[float], list[float]]
-
-RUNS = ("#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#78716c", "#65a30d")
-DASHES = ("-", "--", ":", "-.")
 PICTURE_INCHES = 1.5
 PICTURES_IN_A_ROW = 6
 TINY_IMAGE = 64
@@ -72,49 +75,17 @@ def draw_curves(records: Sequence[Record]) -> bytes:
     loss, accuracy, rate, speed = figure.subplots(2, 2).flat
     _draw_lines(loss, "Loss", _train_and_val(records, "loss"))
     _draw_lines(accuracy, "Accuracy, %", _train_and_val(records, "top1", 100.0))
-    _mark_best(accuracy, _points(records, "val_top1", 100.0))
-    _draw_lines(rate, "Learning rate", {"": (_points(records, "lr"), OTHER)})
-    _draw_lines(speed, "Images per second", {"": (_points(records, "images_per_second"), OTHER)})
+    _mark_best(accuracy, read_points(records, "val_top1", 100.0))
+    _draw_lines(rate, "Learning rate", {"": (read_points(records, "lr"), OTHER)})
+    _draw_lines(
+        speed, "Images per second", {"": (read_points(records, "images_per_second"), OTHER)}
+    )
     for axes in (rate, speed):
         axes.set_ylim(bottom=0)
     for axes in (loss, accuracy, rate, speed):
-        _set_epochs(axes, [record["epoch"] for record in records])
+        set_epochs(axes, [record["epoch"] for record in records])
     for axes in (rate, speed):
         axes.set_xlabel("epoch", color=MUTED, fontsize=9)
-    return to_png(figure)
-
-
-def draw_comparison(runs: Mapping[str, Sequence[Record]]) -> bytes:
-    """Draw validation accuracy against the epoch of several runs, the best run named first.
-
-    Args:
-        runs: Records as in `draw_curves`, by the name of the run.
-
-    Returns:
-        A PNG of one panel, with the best accuracy of each run in its legend.
-    """
-    curves = {name: _points(records, "val_top1", 100.0) for name, records in runs.items()}
-    order = sorted(curves, key=lambda name: max(curves[name][1], default=-math.inf), reverse=True)
-    figure = new_figure(10.0, 4.6 + 0.21 * len(runs))
-    axes = figure.add_subplot()
-    set_title(axes, "Validation accuracy, %")
-    for place, name in enumerate(order):
-        epochs, values = curves[name]
-        style = DASHES[place // len(RUNS) % len(DASHES)]
-        label = f"{_best_text(curves[name])}   {plain(name, 60)}"
-        axes.plot(
-            *(epochs, values), style, color=RUNS[place % len(RUNS)], label=label, lw=1.8,
-            marker=_marker(values), ms=4,
-        )  # fmt: skip
-    _finish(axes, empty=not any(values for _, values in curves.values()))
-    _limit_percent(axes)
-    _set_epochs(axes, [record["epoch"] for records in runs.values() for record in records])
-    axes.set_xlabel("epoch", color=MUTED, fontsize=9)
-    if runs:
-        figure.legend(
-            loc="outside lower left", frameon=False, labelcolor=INK,
-            prop={"family": user_fonts()[0], "size": 9},
-        )  # fmt: skip
     return to_png(figure)
 
 
@@ -154,57 +125,35 @@ def draw_gallery(pictures: Sequence[Picture]) -> bytes:
     return to_png(figure)
 
 
-def _points(records: Sequence[Record], key: str, scale: float = 1.0) -> Points:
-    known = [
-        (record["epoch"], record[key] * scale)
-        for record in records
-        if key in record and math.isfinite(record[key])
-    ]
-    return [epoch for epoch, _ in known], [value for _, value in known]
-
-
 def _train_and_val(
     records: Sequence[Record], name: str, scale: float = 1.0
 ) -> dict[str, tuple[Points, str]]:
     return {
-        split: (_points(records, f"{split}_{name}", scale), colour)
+        split: (read_points(records, f"{split}_{name}", scale), colour)
         for split, colour in (("train", TRAIN), ("val", VAL))
     }
-
-
-def _marker(values: Sequence[float]) -> str:
-    """Points for a short run: a single epoch makes no line."""
-    return "o" if len(values) <= 12 else ""
 
 
 def _draw_lines(axes: Axes, title: str, lines: Mapping[str, tuple[Points, str]]) -> None:
     set_title(axes, title)
     for label, ((epochs, values), colour) in lines.items():
         if values:
-            marker = _marker(values)
+            marker = short_marker(values)
             axes.plot(epochs, values, color=colour, label=label, lw=1.8, marker=marker, ms=4)
-    _finish(axes, empty=not any(values for (_, values), _ in lines.values()))
+    finish_axes(axes, empty=not any(values for (_, values), _ in lines.values()))
     _add_legend(axes)
 
 
 def _mark_best(axes: Axes, points: Points) -> None:
     epochs, values = points
-    _limit_percent(axes)
+    limit_percent(axes)
     if values:
         best = max(values)
         axes.plot(
             [epochs[values.index(best)]], [best], "o", ms=8, mfc="none", mec=BEST, mew=1.8,
-            label=f"best {_best_text(points)}", zorder=5,
+            label=f"best {best_text(points)}", zorder=5,
         )  # fmt: skip
         _add_legend(axes)
-
-
-def _best_text(points: Points) -> str:
-    epochs, values = points
-    if not values:
-        return "not measured"
-    best = max(values)
-    return f"{best:.2f} % (epoch {epochs[values.index(best)]:g})"
 
 
 def _add_legend(axes: Axes) -> None:
@@ -215,34 +164,6 @@ def _add_legend(axes: Axes) -> None:
             labelcolor=MUTED, borderaxespad=0.1, handlelength=1.2, columnspacing=1.0,
             handletextpad=0.5,
         )  # fmt: skip
-
-
-def _finish(axes: Axes, *, empty: bool) -> None:
-    axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    axes.grid(axis="y", color=LINE, lw=0.8)
-    axes.set_axisbelow(True)
-    if empty:
-        axes.set_yticks([])
-        axes.text(
-            0.5, 0.5, "not recorded", transform=axes.transAxes, color=MUTED, fontsize=9,
-            ha="center", va="center",
-        )  # fmt: skip
-
-
-def _limit_percent(axes: Axes) -> None:
-    """Keep the margins of the axis from promising more than 100 % or less than none."""
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(max(bottom, -1.0), min(top, 101.0))
-
-
-def _set_epochs(axes: Axes, epochs: Sequence[float]) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    first, last = min(epochs, default=0), max(epochs, default=1)
-    margin = min(0.5, 0.02 * (last - first)) or 0.5
-    axes.set_xlim(first - margin, last + margin)
 
 
 def _resize(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:

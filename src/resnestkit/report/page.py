@@ -66,7 +66,12 @@ Section = Figure | Table | Text
 
 
 def render_page(
-    title: str, subtitle: str, headlines: Sequence[Headline], sections: Sequence[Section]
+    title: str,
+    subtitle: str,
+    headlines: Sequence[Headline],
+    sections: Sequence[Section],
+    *,
+    reload: int = 0,
 ) -> str:
     """Write the page.
 
@@ -75,6 +80,7 @@ def render_page(
         subtitle: One line below it: when, with what, on what.
         headlines: The big numbers; the first is the one that matters.
         sections: In reading order: curves, confusions, mistakes, classes, configuration.
+        reload: Seconds after which the browser reads the page again; 0 for one that is final.
 
     Returns:
         A complete HTML document, to be stored as UTF-8.
@@ -90,6 +96,7 @@ def render_page(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+{f'<meta http-equiv="refresh" content="{reload}">' if reload else ""}
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{_escape(title)}</title>
 <style>{_STYLE}</style>

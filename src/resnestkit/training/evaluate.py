@@ -15,6 +15,8 @@ from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.tasks.evaluation import Evaluation
 from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Precision
+from resnestkit.values import is_a
+from resnestkit.weights.checkpoint import ModelCard
 
 
 def evaluate(
@@ -52,7 +54,9 @@ def evaluate(
     reporter = reporter or Reporter()
     model, card = load_model(checkpoint)
     preprocessing = card.preprocessing
-    trained = TrainedOn(**card.data)
+    trained = _trained_on(card)
+    if data is None and not trained.fingerprint:
+        raise UserError(f"{checkpoint} does not say what it was trained on; give DATA to measure.")
     origin = trained.origin if data is None else str(data)
     images, words = load_for_evaluation(
         origin, preprocessing.channels, card.classes, trained, split
@@ -79,3 +83,15 @@ def evaluate(
             compute.place(model), batches, compute, advance=lambda done: advance(done, "")
         )
     return evaluation, card.classes
+
+
+def _trained_on(card: ModelCard) -> TrainedOn:
+    """What the card says of the data, which is nothing for a model that was not trained here."""
+    data = card.data
+    held_out, seed = data.get("held_out"), data.get("seed")
+    return TrainedOn(
+        origin=str(data.get("origin", "")),
+        fingerprint=str(data.get("fingerprint", "")),
+        held_out=held_out if is_a(held_out, float) else None,
+        seed=seed if isinstance(seed, int) else 0,
+    )

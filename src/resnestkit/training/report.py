@@ -1,4 +1,4 @@
-"""The pictures and the page of a finished run."""
+"""The pictures and the page of a run, finished or not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ def write_report(
     part: TaskReport,
     records: list[Record],
     best_epoch: int,
+    state: str = "",
+    *,
+    reload: int = 0,
 ) -> None:
-    """Write the figures as PNG, and report.html, into the run folder."""
+    """Write the figures as PNG, and report.html, into the run folder.
+
+    ``state`` says how far the run is, and ``reload`` after how many seconds to look again; both
+    are nothing for a finished run.
+    """
     curves = draw_curves(records)
     for name, png in {"curves.png": curves, **part.pictures}.items():
         write_whole(run.path / name, png)
@@ -28,7 +35,7 @@ def write_report(
     sections += [*part.sections, _recipe_table(recipe), _version_table(card)]
     headlines = [*part.headlines, *_headlines(records, best_epoch)]
     title = f"{card.net} on {_short(str(card.data['origin']))}"
-    write_whole(run.report, render_page(title, "", headlines, sections).encode())
+    write_whole(run.report, render_page(title, state, headlines, sections, reload=reload).encode())
 
 
 def _headlines(records: list[Record], best_epoch: int) -> list[Headline]:

@@ -1,0 +1,70 @@
+"""What every panel of lines shares: the points of a record, and axes that keep out of their way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from resnestkit.report.canvas import FAINT, LINE, MUTED
+
+Record = Mapping[str, float]
+Points = tuple[list[float], list[float]]
+
+
+def read_points(
+    records: Sequence[Record], key: str, scale: float = 1.0, against: str = "epoch"
+) -> Points:
+    """Where a number is known and finite: what it is set against, and the number itself."""
+    known = [
+        (record[against], record[key] * scale)
+        for record in records
+        if key in record and against in record and math.isfinite(record[key])
+    ]
+    return [place for place, _ in known], [value for _, value in known]
+
+
+def short_marker(values: Sequence[float]) -> str:
+    """Points for a short run: a single epoch makes no line."""
+    return "o" if len(values) <= 12 else ""
+
+
+def best_text(points: Points) -> str:
+    """The highest value, a percentage, and the first epoch that reached it."""
+    epochs, values = points
+    if not values:
+        return "not measured"
+    best = max(values)
+    return f"{best:.2f} % (epoch {epochs[values.index(best)]:g})"
+
+
+def finish_axes(axes: Axes, *, empty: bool) -> None:
+    """The quiet look of all panels; one without any line says so."""
+    axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.grid(axis="y", color=LINE, lw=0.8)
+    axes.set_axisbelow(True)
+    if empty:
+        axes.set_yticks([])
+        axes.text(
+            0.5, 0.5, "not recorded", transform=axes.transAxes, color=MUTED, fontsize=9,
+            ha="center", va="center",
+        )  # fmt: skip
+
+
+def limit_percent(axes: Axes) -> None:
+    """Keep the margins of the axis from promising more than 100 % or less than none."""
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, -1.0), min(top, 101.0))
+
+
+def set_epochs(axes: Axes, epochs: Sequence[float]) -> None:
+    """Whole epochs, from the first to the last of them."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    first, last = min(epochs, default=0), max(epochs, default=1)
+    margin = min(0.5, 0.02 * (last - first)) or 0.5
+    axes.set_xlim(first - margin, last + margin)
