@@ -26,7 +26,7 @@ from resnestkit.models.bn_inception import (
 )
 from resnestkit.models.cost import count_cost
 from resnestkit.models.inception_resnet import InceptionResNetV2, MixedModule, ResidualModule
-from resnestkit.models.layers import DropBlock, is_norm
+from resnestkit.models.layers import DropBlock, SyncBatchNorm, is_norm
 from resnestkit.models.spec import NORM_POLICIES, InceptionSpec, NormPolicy
 from resnestkit.models.zoo import find_net
 
@@ -287,7 +287,7 @@ def test_a_dilated_net_is_the_strided_one_at_more_places(
 def test_every_norm_is_of_the_policy_and_has_the_nets_eps(name: str, policy: NormPolicy) -> None:
     types = {
         "batch": nn.BatchNorm2d,
-        "sync": nn.SyncBatchNorm,
+        "sync": SyncBatchNorm,
         "frozen": FrozenBatchNorm2d,
         "group": nn.GroupNorm,
     }

@@ -8,11 +8,11 @@ from builders import build_shallow, randomize_norms
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from resnestkit.models.layers import NORM_POLICIES, NormPolicy, is_norm
+from resnestkit.models.layers import NORM_POLICIES, NormPolicy, SyncBatchNorm, is_norm
 
 TYPES: dict[NormPolicy, type[nn.Module]] = {
     "batch": nn.BatchNorm2d,
-    "sync": nn.SyncBatchNorm,
+    "sync": SyncBatchNorm,
     "frozen": FrozenBatchNorm2d,
     "group": nn.GroupNorm,
 }

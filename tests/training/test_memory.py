@@ -63,9 +63,7 @@ def estimate(name: str, size: int, batch: int, precision: str) -> StepMemory:
     ("name", "size", "batch", "precision"),
     [
         ("resnest14", 96, 8, "float32"),
-        ("resnest14", 96, 16, "float32"),
         ("resnest14", 96, 8, "bfloat16"),
-        ("resnet18", 96, 16, "float32"),
         ("seresnet50", 64, 8, "float32"),
     ],
 )
