@@ -3,6 +3,7 @@
 The nets' inputs are so small that a second thread mostly waits, and on a busy machine for long.
 """
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hypothesis import settings
 from pictures import draw_class_folders
 
 torch.set_num_threads(1)
+# Whoever starts the tests in the background ignores Ctrl-C for them, and a training respects that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("resnestkit", deadline=None, derandomize=True)
 settings.load_profile("resnestkit")
 
