@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from resnestkit import Recipe, load_model, resume, train
-from resnestkit.training.progress import Reporter
+from resnestkit.progress import Reporter
 from resnestkit.training.recipe import Precision
 
 QUIET = Reporter(quiet=True)

@@ -31,11 +31,11 @@ from comparison import (  # noqa: E402  (they live beside the tests, which use t
     compare_nets,
     give_weights,
 )
-from published import Pair, build_published, is_offered, pairs  # noqa: E402
+from published import Pair, build_published, is_offered, pairs  # noqa: E402  (after the path)
 
-from resnestkit import create_model, list_models  # noqa: E402
-from resnestkit.models.spec import InceptionSpec, NetSpec  # noqa: E402
-from resnestkit.models.zoo import find_net  # noqa: E402
+from resnestkit import create_model, list_models  # noqa: E402  (after the path)
+from resnestkit.models.spec import InceptionSpec, NetSpec  # noqa: E402  (after the path)
+from resnestkit.models.zoo import find_net  # noqa: E402  (after the path)
 
 TARGET = ROOT / "docs" / "results" / "parity.md"
 BATCH = 4

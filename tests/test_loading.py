@@ -73,7 +73,8 @@ def test_partial_is_no_excuse_for_another_net(tmp_path: Path) -> None:
 def test_a_whole_load_with_partial_warns_of_nothing(whole: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        create_model(SMALL, classes=5, weights=whole, partial=True)
+        model = create_model(SMALL, classes=5, weights=whole, partial=True)
+    assert not model.head_is_new
 
 
 def test_a_head_that_was_not_loaded_does_not_predict(whole: Path, tmp_path: Path) -> None:

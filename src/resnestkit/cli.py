@@ -2,155 +2,41 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
 from resnestkit import __version__
+from resnestkit.arguments import (
+    DEFAULT_DATA,
+    CompareArguments,
+    ConvertArguments,
+    DoctorArguments,
+    EvaluateArguments,
+    InspectArguments,
+    ModelsArguments,
+    PredictArguments,
+    TrainArguments,
+)
 from resnestkit.errors import UserError, nearest
-from resnestkit.models.zoo import TABLE, Net, list_models
-from resnestkit.training.recipe import Precision, Recipe, load_recipe, recorded_data
-
-if TYPE_CHECKING:
-    from resnestkit.deploy.predictor import Prediction
-    from resnestkit.tasks.evaluation import Evaluation
+from resnestkit.models.zoo import TABLE, list_models
+from resnestkit.tables import (
+    columns,
+    evaluation_table,
+    net_table,
+    prediction_csv,
+    prediction_table,
+)
+from resnestkit.training.recipe import Recipe, load_recipe, recorded_data
 
 ArgumentsT = TypeVar("ArgumentsT")
-
-DEFAULT_DATA = "digits"
-"""Built-in data, which has a recipe of the same name."""
-
-
-@dataclass(frozen=True)
-class TrainArguments:
-    """Train a net on a folder of images by class, or on the built-in digits.
-
-    Settings come from the defaults, then from --recipe, then from the other flags. The defaults
-    shown here are those of the digits; with --data or --recipe before --help, they are theirs.
-    """
-
-    settings: Annotated[Recipe, tyro.conf.arg(name="")]
-    data: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
-    """Holds train/ and val/ or test/, or one folder per class, or tar shards; or hf:NAME."""
-    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
-    """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Run folder to make; runs/<net>-<time> if not given."""
-    resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Go on with the run in this folder, by its own settings; --data says if the images moved."""
-
-
-@dataclass(frozen=True)
-class DoctorArguments:
-    """Look at data, recipe and machine before a training, and train nothing.
-
-    Settings come as for `resnestkit train`: defaults, then --recipe, then the other flags.
-    """
-
-    settings: Annotated[Recipe, tyro.conf.arg(name="")]
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
-    """Holds train/ and val/ or test/, or one folder per class, or tar shards; or hf:NAME."""
-    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
-    """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
-    speed: bool = True
-    """Time reading and computing, in about ten seconds."""
-    json: Path | None = None
-    """Write all numbers to this file."""
-
-
-@dataclass(frozen=True)
-class EvaluateArguments:
-    """Measure a checkpoint on labelled images; its own data are the default."""
-
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A file that `resnestkit train` wrote."""
-    data: Annotated[str | None, tyro.conf.Positional] = None
-    """Folder of images by class, or "digits"."""
-    split: Literal["train", "val", "test", "all"] | None = None
-    """Which images; if not given, test, else val, else what was held out, else all."""
-    batch_size: int = 128
-    """Images per step."""
-    precision: Precision = "float32"
-    """Arithmetic of the forward pass."""
-    device: str = "auto"
-    """Where to compute: auto, cpu, cuda, ..."""
-    skip_unreadable: bool = False
-    """Leave out images that cannot be read, instead of stopping."""
-    json: Path | None = None
-    """Write all numbers to this file."""
-
-
-@dataclass(frozen=True)
-class PredictArguments:
-    """Say what is on images: files, folders (searched through) or globs."""
-
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A file that `resnestkit train` wrote."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Image files, folders or globs."""
-    top: int = 3
-    """Guesses per image."""
-    device: str = "auto"
-    """Where to compute: auto, cpu, cuda, ..."""
-    json: Path | None = None
-    """Write the guesses to this file as JSON."""
-    csv: Path | None = None
-    """Write the guesses to this file as CSV, a line per guess."""
-
-
-@dataclass(frozen=True)
-class ModelsArguments:
-    """List the nets, with what they cost."""
-
-    pattern: Annotated[str, tyro.conf.Positional] = "*"
-    """Shell pattern of names, such as 'resnest*'."""
-    json: bool = False
-    """Print JSON instead of a table."""
-
-
-@dataclass(frozen=True)
-class CompareArguments:
-    """Draw runs in one picture, and say what they reached and in what they differ.
-
-    A run may be finished, stopped or going on.
-    """
-
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders, as `resnestkit train` leaves them."""
-    output: Path = Path("comparison.png")
-    """Picture to write, or a page with the tables if it ends in .html."""
-    json: Path | None = None
-    """Write all numbers to this file."""
-
-
-@dataclass(frozen=True)
-class InspectArguments:
-    """Say what a file of weights is, whoever wrote it."""
-
-    file: Annotated[Path, tyro.conf.Positional]
-    """A .pth or safetensors file."""
-
-
-@dataclass(frozen=True)
-class ConvertArguments:
-    """Turn another code's weights into a checkpoint, or ours into another code's names."""
-
-    source: Annotated[Path, tyro.conf.Positional]
-    """A .pth or safetensors file, in any names that are known."""
-    target: Annotated[Path, tyro.conf.Positional]
-    """The safetensors file to write."""
-    net: str | None = None
-    """Which net it is, where several have the same tensors."""
-    to: Literal["resnestkit", "caffe", "openmmlab", "detectron2"] = "resnestkit"
-    """A checkpoint of ours, or the code whose names to use."""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -176,8 +62,8 @@ def train(arguments: Sequence[str]) -> int:
 def doctor(arguments: Sequence[str]) -> int:
     """Look at data, recipe and machine before a training."""
     parsed = _parse_doctor(arguments)
+    from resnestkit.progress import Reporter  # noqa: PLC0415  (torch loads here)
     from resnestkit.training.checkup import check_up  # noqa: PLC0415  (torch loads here)
-    from resnestkit.training.progress import Reporter  # noqa: PLC0415  (torch loads here)
     from resnestkit.training.screen import show, to_dict  # noqa: PLC0415  (torch loads here)
 
     reporter = Reporter()
@@ -202,7 +88,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         device=parsed.device,
         skip_unreadable=parsed.skip_unreadable,
     )
-    print(_evaluation_table(evaluation, classes))
+    print(evaluation_table(evaluation, classes))
     if parsed.json is not None:
         _write(parsed.json, json.dumps({"classes": classes, **asdict(evaluation)}, indent=2))
     return 0
@@ -223,11 +109,11 @@ def predict(arguments: Sequence[str]) -> int:
     found = predictor.iterate(collect_images(parsed.images), parsed.top, unreadable=unreadable)
     predictions = list(found)
     if predictions:
-        print(_prediction_table(predictions))
+        print(prediction_table(predictions))
     if parsed.json is not None:
         _write(parsed.json, json.dumps([asdict(p) for p in predictions], indent=2))
     if parsed.csv is not None:
-        _write(parsed.csv, _prediction_csv(predictions))
+        _write(parsed.csv, prediction_csv(predictions))
     for image in unreadable:
         print(f"resnestkit: cannot read {image}", file=sys.stderr)
     return 1 if unreadable else 0
@@ -241,7 +127,7 @@ def models(arguments: Sequence[str]) -> int:
     if not nets:
         known = [net.name for net in TABLE]
         raise UserError(f"No net matches {parsed.pattern!r}.{nearest(parsed.pattern, known)}")
-    print(json.dumps([asdict(net) for net in nets], indent=2) if parsed.json else _net_table(nets))
+    print(json.dumps([asdict(net) for net in nets], indent=2) if parsed.json else net_table(nets))
     return 0
 
 
@@ -261,9 +147,9 @@ def compare(arguments: Sequence[str]) -> int:
 
     check_output(parsed.output)
     comparison = compare(parsed.runs)
-    print(_columns(run_table(comparison), frozenset({2, 3, 5, 6, 7, 8, 9, 10})))
+    print(columns(run_table(comparison), frozenset({2, 3, 5, 6, 7, 8, 9, 10})))
     if comparison.spreads:
-        print(f"\n{_columns(spread_table(comparison), frozenset({0, 1, 2}))}")
+        print(f"\n{columns(spread_table(comparison), frozenset({0, 1, 2}))}")
     write_comparison(comparison, parsed.output)
     if parsed.json is not None:
         _write(parsed.json, json.dumps(to_dict(comparison), indent=2))
@@ -431,55 +317,3 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
-
-
-def _columns(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> str:
-    """Rows of text in aligned columns; those in ``right`` are aligned to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = (
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _net_table(nets: Sequence[Net]) -> str:
-    rows = [["net", "parameters", "G multiply-adds", "size", "also known as"]]
-    for net in nets:
-        macs = f"{net.gmacs:.3f}"
-        rows.append([net.name, f"{net.params:,}", macs, str(net.size), ", ".join(net.aliases)])
-    return _columns(rows, frozenset({1, 2, 3}))
-
-
-def _evaluation_table(evaluation: Evaluation, classes: Sequence[str]) -> str:
-    rows = [["class", "images", "recognised"]]
-    for name, counts, share in zip(
-        classes, evaluation.confusion, evaluation.per_class, strict=True
-    ):
-        rows.append([name, str(sum(counts)), f"{share:.2%}" if sum(counts) else "-"])
-    summary = (
-        f"accuracy    {evaluation.top1:.2%}\ntop 5       {evaluation.top5:.2%}\n"
-        f"loss        {evaluation.loss:.4f}"
-    )
-    return f"{_columns(rows, frozenset({1, 2}))}\n\n{summary}"
-
-
-def _prediction_table(predictions: Sequence[Prediction]) -> str:
-    rows = [["image", "class", "score", "then"]]
-    for prediction in predictions:
-        others = ", ".join(f"{g.label} {g.score:.1%}" for g in prediction.guesses[1:])
-        rows.append([prediction.image, prediction.label, f"{prediction.score:.1%}", others])
-    return _columns(rows, frozenset({2}))
-
-
-def _prediction_csv(predictions: Sequence[Prediction]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "rank", "class", "score"])
-    for prediction in predictions:
-        for rank, guess in enumerate(prediction.guesses, 1):
-            writer.writerow([prediction.image, rank, guess.label, f"{guess.score:.6f}"])
-    return text.getvalue()

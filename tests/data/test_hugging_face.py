@@ -14,7 +14,7 @@ from resnestkit.data.check import check_images
 from resnestkit.data.sources import TrainedOn, load_for_evaluation, load_source
 from resnestkit.errors import UserError
 
-datasets = pytest.importorskip("datasets")
+datasets = pytest.importorskip("datasets", reason="an extra")
 
 
 def table(count: int, label: object = None, bad: int | None = None) -> object:

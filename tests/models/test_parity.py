@@ -9,7 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import resnest.torch
+import timm
 import torch
+import torchvision
 from builders import FEW_BLOCKS, build, build_shallow
 from comparison import TOLERANCE, compare_function, compare_nets, give_weights
 from published import (
@@ -22,7 +25,7 @@ from published import (
 )
 from torch import Tensor, nn
 
-from resnestkit.models.zoo import find_net, list_models
+from resnestkit.models.zoo import TABLE, find_net, list_models
 from resnestkit.weights.names import to_ours
 
 CLASSES = 7
@@ -40,6 +43,15 @@ def test_every_net_has_a_peer_but_the_small_ones_and_those_listed() -> None:
     alone = UNPUBLISHED | set(list_models("*_small"))
     assert alone < set(list_models())
     assert {pair.ours for pair in pairs()} == set(list_models()) - alone
+
+
+def test_no_library_has_a_net_of_ours_that_is_not_compared() -> None:
+    compared = {(pair.library, pair.theirs) for pair in pairs()}
+    names = [name for net in TABLE for name in (net.name, *net.aliases)]
+    offered = {("timm", name) for name in names if timm.is_model(name)}
+    offered |= {("torchvision", n) for n in names if n in torchvision.models.list_models()}
+    offered |= {("resnest", name) for name in names if hasattr(resnest.torch, name)}
+    assert offered <= compared
 
 
 def test_an_alias_is_the_name_of_the_net_that_it_is_compared_with() -> None:

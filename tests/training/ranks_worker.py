@@ -23,11 +23,11 @@ from resnestkit.data.sources import load_source
 from resnestkit.data.transforms import EvaluationTransform
 from resnestkit.models.layers import SyncBatchNorm
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.progress import Reporter
 from resnestkit.ranks import any_of, gather, is_first, joined, rank, ranks, share
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.tasks.evaluation import Evaluation
 from resnestkit.training.loop import Trainer, spread
-from resnestkit.training.progress import Reporter
 
 RECIPE = Recipe(
     model="resnest23_small",

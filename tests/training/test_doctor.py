@@ -11,12 +11,12 @@ from rich.console import Console
 
 from resnestkit import Recipe, UserError, cli
 from resnestkit.data.survey import Twin, look_at
+from resnestkit.progress import Reporter
 from resnestkit.training import doctor
 from resnestkit.training.checkup import Checkup, check_up
 from resnestkit.training.doctor import Balance, Finding
 from resnestkit.training.memory import StepMemory
 from resnestkit.training.preflight import warn
-from resnestkit.training.progress import Reporter
 
 QUIET = Reporter(quiet=True)
 SMALL = {"model": "resnest23_small", "size": 16, "crop_ratio": 1.0, "batch_size": 8, "epochs": 20}

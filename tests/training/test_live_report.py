@@ -14,12 +14,12 @@ import torch
 from rich.console import Console
 
 from resnestkit import Recipe, TrainResult, UserError, load_model, resume, train
+from resnestkit.progress import Reporter
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.training import live
 from resnestkit.training.interrupt import Interrupted
 from resnestkit.training.live import LiveReport
 from resnestkit.training.loop import Trainer
-from resnestkit.training.progress import Reporter
 from resnestkit.training.state import Position
 
 SMALL = Recipe(
@@ -177,7 +177,9 @@ def test_quick_epochs_are_drawn_seldom_and_slow_drawings_more_seldom(
 def test_tensorboard_reads_every_epoch_once_after_a_resume(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="an extra"
+    )
     recipe = replace(SMALL, tensorboard=True)
     with monkeypatch.context() as during:
         stop_in_epoch(during, 3)

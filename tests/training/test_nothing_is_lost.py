@@ -20,11 +20,11 @@ import pytest
 import torch
 
 from resnestkit import Recipe, UserError, load_model, resume, train
+from resnestkit.progress import Reporter
 from resnestkit.tasks.base import Step
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.training import randomness
 from resnestkit.training.loop import Trainer
-from resnestkit.training.progress import Reporter
 from resnestkit.training.run import RunFolder
 
 QUIET = Reporter(quiet=True)
@@ -57,7 +57,7 @@ def launch(data: Path, output: Path) -> subprocess.Popen[bytes]:
     """The run as a process of its own, or its resumption if there is one to resume."""
     program = (
         "import sys, json; from resnestkit import Recipe, train, resume\n"
-        "from resnestkit.training.progress import Reporter\n"
+        "from resnestkit.progress import Reporter\n"
         "import torch; torch.set_num_threads(1)\n"
         "data, output, recipe = sys.argv[1:]; quiet = Reporter(quiet=True)\n"
         "values = json.loads(recipe); values['mean'] = tuple(values['mean'])\n"

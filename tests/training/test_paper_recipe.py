@@ -19,10 +19,10 @@ from resnestkit.data.transforms import normalise
 from resnestkit.models.blocks import ResidualBlock
 from resnestkit.models.zoo import TABLE, find_net
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.progress import Reporter
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.training import loop
 from resnestkit.training.optimizer import parameter_groups, peak_rate
-from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import list_recipes, load_recipe
 from resnestkit.training.train import _preprocessing, _resolve
 from resnestkit.weights.manifest import MANIFEST

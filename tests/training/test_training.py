@@ -17,12 +17,12 @@ from resnestkit import Recipe, TrainResult, UserError, evaluate, load_model, res
 from resnestkit.compute import choose_compute
 from resnestkit.data.loaders import Batch
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.progress import Reporter
 from resnestkit.tasks.base import Step
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.training.interrupt import Interrupted
 from resnestkit.training.loop import Trainer
 from resnestkit.training.optimizer import rate_at
-from resnestkit.training.progress import Reporter
 from resnestkit.training.run import RunFolder
 
 QUIET = Reporter(quiet=True)

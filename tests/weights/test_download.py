@@ -108,6 +108,19 @@ def test_a_good_address_serves_once_and_the_cache_after(host: str, tmp_path: Pat
     assert {p.name for p in tmp_path.iterdir()} == kept
 
 
+def test_a_download_shows_how_it_goes_on(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in `create_model(weights="imagenet1k")`, where nobody says how to show it."""
+    monkeypatch.setattr("resnestkit.progress.SECONDS_BETWEEN_LINES", -1.0)
+    fetch(weights(host, "good"), folder=tmp_path)
+    captured = capsys.readouterr()
+    assert f"downloading net-{DIGITS}.pth  100/100  0 MB" in captured.err
+    assert captured.out == ""
+    fetch(weights(host, "good"), folder=tmp_path)
+    assert capsys.readouterr().err == ""
+
+
 FAILURES = {
     "403": "403",
     "404": "404",

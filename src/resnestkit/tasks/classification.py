@@ -125,7 +125,7 @@ class ClassificationTask(Task[Batch, Evaluation]):
     def report(self, result: Evaluation, images: ImageSet, split: str) -> TaskReport:
         """Headlines, confusion matrix, worst mistakes and the table of classes."""
         # Drawing needs matplotlib, which evaluation alone does not.
-        from resnestkit.tasks.classification_report import describe  # noqa: PLC0415
+        from resnestkit.tasks.classification_report import describe  # noqa: PLC0415  (as said)
 
         return describe(result, self.classes, images, split)
 

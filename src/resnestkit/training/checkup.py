@@ -13,7 +13,16 @@ from resnestkit.data.check import Checked, refuse_unreadable
 from resnestkit.data.sources import load_source
 from resnestkit.errors import UserError
 from resnestkit.models.zoo import Net, find_net
+from resnestkit.progress import Reporter
 from resnestkit.training import doctor
+from resnestkit.training.build import (
+    make_card,
+    make_model,
+    make_preprocessing,
+    make_task,
+    resolve,
+    resolve_data,
+)
 from resnestkit.training.doctor import Finding
 from resnestkit.training.preflight import Patient, examine, sort_findings
 from resnestkit.training.prepare import (
@@ -22,17 +31,8 @@ from resnestkit.training.prepare import (
     make_loaders,
     read_splits,
 )
-from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Recipe
 from resnestkit.training.speed import Speed, measure_speed
-from resnestkit.training.train import (
-    _make_card,
-    _make_model,
-    _make_task,
-    _preprocessing,
-    _resolve,
-    _resolve_data,
-)
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def check_up(
 ) -> Checkup:
     """Look at data, recipe and machine. Raises UserError where there is nothing to look at."""
     net = find_net(recipe.model)
-    recipe = _resolve(recipe, net)
+    recipe = resolve(recipe, net)
     torch.manual_seed(recipe.seed)
-    source = load_source(_resolve_data(data), len(recipe.mean), recipe.holdout, recipe.seed)
+    source = load_source(resolve_data(data), len(recipe.mean), recipe.holdout, recipe.seed)
     checked = read_splits(source, recipe, reporter)
     compute = choose_compute(recipe.device, recipe.precision, channels_last=recipe.channels_last)
     patient = Patient(source, checked, net, recipe, compute)
@@ -113,19 +113,19 @@ def _load(net: Net, patient: Patient, reporter: Reporter) -> torch.nn.Module:
     """The model as a training would begin with it."""
     classes = len(patient.source.classes)
     load = patient.recipe.weights is not None
-    return _make_model(net, patient.recipe, classes, patient.compute, reporter, load=load)
+    return make_model(net, patient.recipe, classes, patient.compute, reporter, load=load)
 
 
 def _measure(patient: Patient) -> Speed:
     recipe, net, source = patient.recipe, patient.net, patient.source
-    preprocessing = _preprocessing(recipe, net)
-    card = _make_card(net, source, recipe, preprocessing)
+    preprocessing = make_preprocessing(recipe, net)
+    card = make_card(net, source, recipe, preprocessing)
     loaders = make_loaders(patient.checked, source.validation, recipe, preprocessing)
     # Speed is the same for weights that were drawn.
     drawn = replace(recipe, weights=None, partial=False, freeze=None)
     drawn = replace(drawn, norm="batch" if recipe.norm == "sync" else recipe.norm)
     quiet = Reporter(quiet=True)
-    model = _make_model(net, drawn, len(source.classes), patient.compute, quiet, load=False)
+    model = make_model(net, drawn, len(source.classes), patient.compute, quiet, load=False)
     if recipe.freeze is not None:
         model.freeze(recipe.freeze)
-    return measure_speed(model.train(), _make_task(recipe, card), loaders, patient.compute, recipe)
+    return measure_speed(model.train(), make_task(recipe, card), loaders, patient.compute, recipe)

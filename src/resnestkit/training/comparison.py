@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from resnestkit.errors import UserError
+from resnestkit.progress import format_seconds
 from resnestkit.report.comparison import draw_comparison
 from resnestkit.report.page import Figure, Section, Table, render_page
 from resnestkit.training.compare import Comparison, PastRun, Spread
-from resnestkit.training.progress import format_seconds
 from resnestkit.weights.checkpoint import write_whole
 
 SOFTWARE = "resnestkit compare"

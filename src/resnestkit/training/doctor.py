@@ -110,12 +110,12 @@ def _pairs(twins: Sequence[Twin]) -> str:
 
 
 def find_small_images(looks: Sequence[Look], size: int) -> Iterator[Finding]:
-    """Images of less than half the input's side are mostly interpolation."""
+    """Images of at most half the input's side are mostly interpolation."""
     small = share_below(looks, size)
     if small > 0.1:
         yield Finding(
             "note",
-            f"{small:.0%} of the images are less than half as large as the input of {size} pixels.",
+            f"{small:.0%} of the images are at most half as large as the input of {size} pixels.",
             "A smaller --size is quicker, and may be as good.",
         )
 

@@ -11,9 +11,9 @@ from resnestkit.data.sources import TrainedOn, load_for_evaluation
 from resnestkit.data.transforms import EvaluationTransform
 from resnestkit.errors import UserError
 from resnestkit.factory import load_model
+from resnestkit.progress import Reporter
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.tasks.evaluation import Evaluation
-from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Precision
 from resnestkit.values import is_a
 from resnestkit.weights.checkpoint import ModelCard

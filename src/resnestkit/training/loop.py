@@ -20,6 +20,7 @@ from resnestkit.compute import Compute
 from resnestkit.data.loaders import Batch, Loaders
 from resnestkit.errors import UserError
 from resnestkit.models.layers import set_drop_block
+from resnestkit.progress import Reporter, format_seconds
 from resnestkit.ranks import any_of, gather, is_first, ranks, share_tensors
 from resnestkit.tasks.base import ResultT, Step, Task
 from resnestkit.training.interrupt import Interrupted, SignalWatch
@@ -29,7 +30,6 @@ from resnestkit.training.optimizer import (
     peak_rate,
     rate_at,
 )
-from resnestkit.training.progress import Reporter, format_seconds
 from resnestkit.training.recipe import Recipe
 from resnestkit.training.run import Record, RunFolder
 from resnestkit.training.state import Position, Trained, load_state, save_state

@@ -58,11 +58,11 @@ class StepMemory:
         return self.weights + self.momentum + self.average + self.working + self.slack
 
 
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Counts the bytes of all storages alive but those known, small and large blocks apart."""
 
     def __init__(self, known: set[int]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self._known = known
         self._alive: dict[int, int] = {}
         self._small = self._large = 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Generic, TypeVar
 
 import torch
 
+from resnestkit.progress import Reporter
 from resnestkit.tasks.base import Result
-from resnestkit.training.progress import Reporter
 from resnestkit.training.run import Record
 from resnestkit.training.state import Position
 
@@ -54,12 +55,12 @@ class Observers(Generic[ResultT_contra]):
         # Whoever presses Ctrl-C twice wants no more drawing.
         if kind is None or issubclass(kind, Exception):
             for name, observer in self._observers.items():
-                self.attempt(name, lambda o=observer: o.leave(stopped=kind is not None))  # type: ignore[misc]
+                self.attempt(name, partial(observer.leave, stopped=kind is not None))
 
     def __call__(self, position: Position, records: list[Record], result: ResultT_contra) -> None:
         """Let each look at a finished epoch."""
         for name, observer in self._observers.items():
-            self.attempt(name, lambda o=observer: o.see(position, records, result))  # type: ignore[misc]
+            self.attempt(name, partial(observer.see, position, records, result))
 
     def attempt(self, name: str, work: Callable[[], None]) -> None:
         """Do what a training can do without, drawing nothing from torch's random numbers."""

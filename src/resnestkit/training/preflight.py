@@ -15,11 +15,11 @@ from resnestkit.data.sources import Source
 from resnestkit.data.survey import Look, Twin, find_twins, mean_and_std
 from resnestkit.factory import create_model
 from resnestkit.models.zoo import Net
+from resnestkit.progress import Reporter
 from resnestkit.ranks import ranks
 from resnestkit.training import doctor
 from resnestkit.training.doctor import Finding
 from resnestkit.training.memory import StepMemory, estimate_step, free_memory
-from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Recipe
 
 _BYTES_PER_PIXEL = 2**15

@@ -18,8 +18,8 @@ from resnestkit.data.transforms import Augmentation, EvaluationTransform, Traini
 from resnestkit.errors import UserError
 from resnestkit.models.zoo import Net
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.progress import Reporter
 from resnestkit.ranks import rank, ranks
-from resnestkit.training.progress import Reporter
 from resnestkit.training.recipe import Recipe
 
 
@@ -46,7 +46,7 @@ def read_splits(source: Source, recipe: Recipe, reporter: Reporter) -> dict[str,
             checked[split] = check_images(
                 images,
                 cache_bytes=memory,
-                advance=lambda done, advance=advance: advance(done, ""),  # type: ignore[misc]
+                advance=lambda done, advance=advance: advance(done, ""),  # type: ignore[misc]  # bound early
                 survey=True,
             )
         memory -= checked[split].cached_bytes

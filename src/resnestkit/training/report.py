@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from resnestkit.progress import format_seconds
 from resnestkit.report.figures import draw_curves
 from resnestkit.report.page import Figure, Headline, Section, Table, render_page
 from resnestkit.tasks.base import TaskReport
-from resnestkit.training.progress import format_seconds
 from resnestkit.training.recipe import Recipe
 from resnestkit.training.run import Record, RunFolder
 from resnestkit.weights.checkpoint import ModelCard, write_whole

@@ -11,12 +11,12 @@ from rich.bar import Bar
 from rich.table import Table
 
 from resnestkit.data.survey import Look, Shape, describe_shapes
+from resnestkit.progress import Reporter, format_seconds
 from resnestkit.ranks import ranks
 from resnestkit.training import doctor
 from resnestkit.training.checkup import Checkup
 from resnestkit.training.doctor import Finding
 from resnestkit.training.optimizer import peak_rate
-from resnestkit.training.progress import Reporter, format_seconds
 
 _CLASSES_SHOWN = 12
 

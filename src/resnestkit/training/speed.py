@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,7 +50,7 @@ def measure_speed(
     batches = _endless(loaders)
     first = next(batches)
     loading = _rate(lambda: len(next(batches).labels), seconds / 2)
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
 
     def step() -> int:
         made = task.step(model, replace(first), compute)
@@ -62,7 +62,7 @@ def measure_speed(
     return Speed(loading, _rate(step, seconds / 2))
 
 
-def _endless(loaders: Loaders) -> Iterator[Batch]:
+def _endless(loaders: Loaders) -> Generator[Batch, None, None]:
     while True:
         yield from loaders.train
 

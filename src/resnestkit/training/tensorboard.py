@@ -34,7 +34,7 @@ class Board(Observer[Result]):
     def _open(self, epoch: int) -> SummaryWriter:
         """Begin a file that takes back what an earlier process wrote from this epoch on."""
         # It takes seconds to load, and few ask for it.
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  (an extra)
 
         return SummaryWriter(str(self._folder), purge_step=epoch)
 

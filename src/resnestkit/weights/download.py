@@ -15,12 +15,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import Any
 
 from resnestkit.errors import UserError
+from resnestkit.progress import error_reporter, track_bytes
 from resnestkit.weights.cache import (
     accept,
     cache_folder,
@@ -62,10 +64,11 @@ def fetch(
     *,
     folder: Path | None = None,
     patience: Patience | None = None,
-    advance: Advance = lambda _there, _total: None,
+    advance: Advance | None = None,
 ) -> Path:
     """The file of published weights, from the cache or the first address that gives it.
 
+    ``advance`` is told how a download goes on; without it a bar shows on standard error.
     Raises UserError, with what was tried and how it failed, if nothing does.
     """
     home = folder or cache_folder()
@@ -88,7 +91,8 @@ def fetch(
             if is_kept(target, copy.digits):  # another process fetched it while we waited
                 return target
             try:
-                _download(copy, target, patience or Patience(), advance)
+                with _shown(copy, advance) as told:
+                    _download(copy, target, patience or Patience(), told)
             except _AddressError as failure:
                 failures.append(f"{copy.address}: {failure}")
             else:
@@ -96,6 +100,12 @@ def fetch(
     names = " or ".join(dict.fromkeys(copy.file for copy in weights.copies))
     advice = _advise(weights, home)
     raise UserError(f"No address gave {names}. Tried {'; '.join(failures)}.{advice}")
+
+
+def _shown(copy: Copy, advance: Advance | None) -> AbstractContextManager[Advance]:
+    if advance is not None:
+        return contextlib.nullcontext(advance)
+    return track_bytes(error_reporter(), f"downloading {copy.file}")
 
 
 def _advise(weights: PublishedWeights, home: Path) -> str:

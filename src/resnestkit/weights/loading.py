@@ -46,12 +46,10 @@ def names_file(weights: str | Path) -> bool:
     return bool(Path(weights).suffix) or is_file(Path(weights))
 
 
-def find_weights(
-    weights: str | Path, net: str, advance: Advance = lambda _there, _total: None
-) -> Path:
+def find_weights(weights: str | Path, net: str, advance: Advance | None = None) -> Path:
     """The file that a user names: a path, or published weights, which are downloaded once.
 
-    ``advance`` is told the bytes that there are and that there will be.
+    ``advance`` is told the bytes that there are and that there will be; without it a bar shows.
     Raises UserError if it is neither, or no address gives the file.
     """
     if not str(weights):

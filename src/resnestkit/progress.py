@@ -74,3 +74,23 @@ class Reporter:
                 self.say(f"{title}  {finished}/{total}  {text}".rstrip())
 
         yield advance
+
+
+@contextmanager
+def track_bytes(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a download; call the result with the bytes there and the bytes there will be."""
+    shown = 0
+    with reporter.track(title, 100) as advance:
+
+        def show(there: int, total: int) -> None:
+            nonlocal shown
+            percent = 100 * there // total if total else 0
+            advance(percent - shown, f"{there / 1e6:.0f} MB")
+            shown = percent
+
+        yield show
+
+
+def error_reporter() -> Reporter:
+    """A reporter on standard error, for work inside a call that is asked for a value."""
+    return Reporter(PatientConsole(stderr=True, highlight=False))

@@ -1,0 +1,138 @@
+"""What each verb of the command line takes: one dataclass is its flags and its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from resnestkit.training.recipe import Precision, Recipe
+
+DEFAULT_DATA = "digits"
+"""Built-in data, which has a recipe of the same name."""
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a net on a folder of images by class, or on the built-in digits.
+
+    Settings come from the defaults, then from --recipe, then from the other flags. The defaults
+    shown here are those of the digits; with --data or --recipe before --help, they are theirs.
+    """
+
+    settings: Annotated[Recipe, tyro.conf.arg(name="")]
+    data: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
+    """Holds train/ and val/ or test/, or one folder per class, or tar shards; or hf:NAME."""
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+    """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Run folder to make; runs/<net>-<time> if not given."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Go on with the run in this folder, by its own settings; --data says if the images moved."""
+
+
+@dataclass(frozen=True)
+class DoctorArguments:
+    """Look at data, recipe and machine before a training, and train nothing.
+
+    Settings come as for `resnestkit train`: defaults, then --recipe, then the other flags.
+    """
+
+    settings: Annotated[Recipe, tyro.conf.arg(name="")]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
+    """Holds train/ and val/ or test/, or one folder per class, or tar shards; or hf:NAME."""
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+    """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
+    speed: bool = True
+    """Time reading and computing, in about ten seconds."""
+    json: Path | None = None
+    """Write all numbers to this file."""
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Measure a checkpoint on labelled images; its own data are the default."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A file that `resnestkit train` wrote."""
+    data: Annotated[str | None, tyro.conf.Positional] = None
+    """Folder of images by class, or "digits"."""
+    split: Literal["train", "val", "test", "all"] | None = None
+    """Which images; if not given, test, else val, else what was held out, else all."""
+    batch_size: int = 128
+    """Images per step."""
+    precision: Precision = "float32"
+    """Arithmetic of the forward pass."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, ..."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, instead of stopping."""
+    json: Path | None = None
+    """Write all numbers to this file."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Say what is on images: files, folders (searched through) or globs."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A file that `resnestkit train` wrote."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image files, folders or globs."""
+    top: int = 3
+    """Guesses per image."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, ..."""
+    json: Path | None = None
+    """Write the guesses to this file as JSON."""
+    csv: Path | None = None
+    """Write the guesses to this file as CSV, a line per guess."""
+
+
+@dataclass(frozen=True)
+class ModelsArguments:
+    """List the nets, with what they cost."""
+
+    pattern: Annotated[str, tyro.conf.Positional] = "*"
+    """Shell pattern of names, such as 'resnest*'."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Draw runs in one picture, and say what they reached and in what they differ.
+
+    A run may be finished, stopped or going on.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders, as `resnestkit train` leaves them."""
+    output: Path = Path("comparison.png")
+    """Picture to write, or a page with the tables if it ends in .html."""
+    json: Path | None = None
+    """Write all numbers to this file."""
+
+
+@dataclass(frozen=True)
+class InspectArguments:
+    """Say what a file of weights is, whoever wrote it."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """A .pth or safetensors file."""
+
+
+@dataclass(frozen=True)
+class ConvertArguments:
+    """Turn another code's weights into a checkpoint, or ours into another code's names."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A .pth or safetensors file, in any names that are known."""
+    target: Annotated[Path, tyro.conf.Positional]
+    """The safetensors file to write."""
+    net: str | None = None
+    """Which net it is, where several have the same tensors."""
+    to: Literal["resnestkit", "caffe", "openmmlab", "detectron2"] = "resnestkit"
+    """A checkpoint of ours, or the code whose names to use."""
