@@ -18,7 +18,7 @@ try:
 finally:
     _sys.path.remove(_SOURCE)
 
-dependencies = ["torch", "torchvision", "jaxtyping", "numpy", "safetensors"]
+dependencies = ["torch", "torchvision", "jaxtyping", "numpy", "rich", "safetensors"]
 
 _DOC = """{name}{same}: {params:.1f} M parameters, {gmacs:.3g} G multiply-adds at {size}x{size}.
 

@@ -12,6 +12,7 @@ from resnestkit import UserError, create_model
 from resnestkit.models.zoo import TABLE
 
 REPOSITORY = str(Path(__file__).parents[2])
+DEPENDENCIES = {"jaxtyping", "numpy", "rich", "safetensors", "torch", "torchvision"}
 
 
 def test_every_net_is_listed_by_all_its_names_and_nothing_else(
@@ -52,13 +53,13 @@ sys.path = [path for path in sys.path if not path.rstrip("/").endswith("src")]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 assert importlib.util.find_spec("resnestkit") is None
 
-import jaxtyping, numpy, safetensors, torch, torchvision
+import jaxtyping, numpy, rich, safetensors, torch, torchvision
 before = set(sys.modules)
 net = torch.hub.load({REPOSITORY!r}, "resnet23_small", source="local", classes=10)
 assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 files = {{name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - before}}
 others = {{name.split(".")[0] for name, file in files.items() if "site-packages" in (file or "")}}
-assert others <= {{"jaxtyping", "numpy", "safetensors", "torch", "torchvision"}}, others
+assert others <= {DEPENDENCIES!r}, others
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -67,4 +68,11 @@ def test_dependencies_are_named() -> None:
     spec = importlib.util.spec_from_file_location("conf", f"{REPOSITORY}/hubconf.py")
     conf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(conf)
-    assert set(conf.dependencies) == {"jaxtyping", "numpy", "safetensors", "torch", "torchvision"}
+    assert set(conf.dependencies) == {
+        "jaxtyping",
+        "numpy",
+        "rich",
+        "safetensors",
+        "torch",
+        "torchvision",
+    }

@@ -22,9 +22,9 @@ from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.training import loop
+from resnestkit.training.build import make_preprocessing, resolve
 from resnestkit.training.optimizer import parameter_groups, peak_rate
 from resnestkit.training.recipe import list_recipes, load_recipe
-from resnestkit.training.train import _preprocessing, _resolve
 from resnestkit.weights.manifest import MANIFEST
 
 SMALL = Recipe(
@@ -52,7 +52,7 @@ PUBLISHED = {
 
 def resolved(name: str) -> Recipe:
     recipe = load_recipe(name)
-    return _resolve(replace(recipe, device="cpu"), find_net(recipe.model))
+    return resolve(replace(recipe, device="cpu"), find_net(recipe.model))
 
 
 def command(name: str) -> str:
@@ -67,7 +67,7 @@ def test_every_recipe_resolves_and_its_command_runs_it(name: str) -> None:
     recipe = resolved(name)
     for setting in ("size", "train_size", "crop_ratio", "interpolation", "dropout"):
         assert getattr(recipe, setting) is not None, setting
-    assert _resolve(recipe, find_net(recipe.model)) == recipe
+    assert resolve(recipe, find_net(recipe.model)) == recipe
     words = command(name).split()
     assert "train" in words
     assert name == "digits" or words[words.index("--recipe") + 1] == name
@@ -134,10 +134,10 @@ def test_small_images_are_not_cropped_and_others_as_usual() -> None:
 
 def test_a_recipe_overrules_the_nets_crop() -> None:
     net = find_net("resnest269")
-    own = _preprocessing(Recipe(model=net.name), net)
+    own = make_preprocessing(Recipe(model=net.name), net)
     assert (own.size, own.crop_ratio, own.interpolation) == (416, 0.928, "bicubic")
     recipe = Recipe(model=net.name, size=100, crop_ratio=1.0, interpolation="bilinear")
-    asked = _preprocessing(recipe, net)
+    asked = make_preprocessing(recipe, net)
     assert (asked.size, asked.crop_ratio, asked.interpolation) == (100, 1.0, "bilinear")
 
 
