@@ -68,11 +68,4 @@ def test_dependencies_are_named() -> None:
     spec = importlib.util.spec_from_file_location("conf", f"{REPOSITORY}/hubconf.py")
     conf = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(conf)
-    assert set(conf.dependencies) == {
-        "jaxtyping",
-        "numpy",
-        "rich",
-        "safetensors",
-        "torch",
-        "torchvision",
-    }
+    assert set(conf.dependencies) == DEPENDENCIES
