@@ -12,8 +12,9 @@ from typing import ClassVar
 import pytest
 
 from resnestkit.errors import UserError
+from resnestkit.folders import cache_folder
 from resnestkit.models.zoo import find_net
-from resnestkit.weights.download import Patience, cache_folder, fetch
+from resnestkit.weights.download import Patience, fetch
 from resnestkit.weights.manifest import (
     MANIFEST,
     PublishedWeights,

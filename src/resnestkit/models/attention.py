@@ -12,9 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resnestkit.models.layers import ConvNormAct, NormFactory, drop_block, round_channels
+from resnestkit.models.layers import (
+    ConvNormAct,
+    NormFactory,
+    drop_block,
+    norm_relu,
+    round_channels,
+)
 from resnestkit.models.spec import SelectiveKernelSpec
-from resnestkit.ops import attention_weights, join, pool_splits, weigh_splits
+from resnestkit.ops import attention_weights, fused, join, pool_splits, weigh_splits
 
 
 class SqueezeExcite(nn.Module):
@@ -161,11 +167,18 @@ class SplitAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b C h2 w2"]:
         """Convolve into splits, and join them by their attention."""
-        splits = torch.relu_(self.drop(self.bn0(self.conv(x))))
+        splits = self.conv(x)
+        if fused.fits(self.bn0, splits) and isinstance(self.drop, nn.Identity):
+            learnt = [*self.fc1.parameters(), *self.bn1.parameters(), *self.fc2.parameters()]
+            return fused.attend(splits, self.bn0, self.gate, self.radix, learnt)
+        splits = norm_relu(splits, self.bn0, self.drop)
         return weigh_splits(splits, self.weights(splits), self.radix)
 
     def weights(self, splits: Float[Tensor, "b RC h w"]) -> Float[Tensor, "b RC 1 1"]:
         """The attention over the splits, in the splits' own (radix-major) order."""
-        squeezed = pool_splits(splits, self.radix)
+        return self.gate(pool_splits(splits, self.radix))
+
+    def gate(self, squeezed: Float[Tensor, "b C 1 1"]) -> Float[Tensor, "b RC 1 1"]:
+        """The attention that the splits' pooled sum asks for."""
         logits = self.fc2(torch.relu(self.bn1(self.fc1(squeezed))))
         return attention_weights(logits, self.radix, self.cardinality)

@@ -20,9 +20,11 @@ from resnestkit.models.layers import (
     conv,
     drop_block,
     make_shortcut,
+    norm_relu,
     stochastic_depth,
 )
 from resnestkit.models.spec import NetSpec
+from resnestkit.ops import fused
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +64,37 @@ class ResidualBlock(nn.Module, ABC):
         self.drop_path = stochastic_depth(place.drop_path)
 
     @abstractmethod
-    def residual(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
-        """The branch that learns, up to and including its last norm and gate."""
+    def body(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """The branch that learns, up to its last convolution."""
 
     @property
     @abstractmethod
     def last_norm(self) -> nn.Module:
-        """The norm whose weight starts at zero under zero-gamma."""
+        """The norm behind the last convolution, whose weight starts at zero under zero-gamma."""
+
+    @property
+    @abstractmethod
+    def ending(self) -> tuple[nn.Module, ...]:
+        """What follows the last norm, in order: DropBlock, and SE's gate; or nothing."""
+
+    def residual(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """The branch that learns, whole."""
+        return self._finish(self.body(x))
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
         """Add the branch, which stochastic depth may drop, to the shortcut, which always stays."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        return torch.relu_(self.drop_path(self.residual(x)) + shortcut)
+        branch = self.body(x)
+        plain = all(isinstance(part, nn.Identity) for part in (*self.ending, self.drop_path))
+        if plain and fused.fits(self.last_norm, branch):
+            return fused.join_block(branch, shortcut, self.last_norm)
+        return torch.relu_(self.drop_path(self._finish(branch)) + shortcut)
+
+    def _finish(self, branch: Float[Tensor, "b o h w"]) -> Float[Tensor, "b o h w"]:
+        branch = self.last_norm(branch)
+        for part in self.ending:
+            branch = part(branch)
+        return branch
 
 
 class BasicBlock(ResidualBlock):
@@ -95,10 +116,14 @@ class BasicBlock(ResidualBlock):
         """bn2."""
         return self.bn2
 
-    def residual(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
-        """conv, relu, conv, gate."""
-        x = torch.relu_(self.drop1(self.bn1(self.conv1(x))))
-        out: Tensor = self.se(self.drop2(self.bn2(self.conv2(x))))
+    @property
+    def ending(self) -> tuple[nn.Module, ...]:
+        """DropBlock and SE's gate."""
+        return self.drop2, self.se
+
+    def body(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """conv, relu, conv."""
+        out: Tensor = self.conv2(norm_relu(self.conv1(x), self.bn1, self.drop1))
         return out
 
 
@@ -141,14 +166,12 @@ class Bottleneck(ResidualBlock):
             )
             self.bn2: nn.Module = nn.Identity()
             self.drop2: nn.Module = nn.Identity()
-            self.act2: nn.Module = nn.Identity()
         else:
             self.conv2 = conv(
                 squeezed, mid, 3, conv_stride, place.conv_dilation, groups=spec.cardinality
             )
             self.bn2 = norm(mid)
             self.drop2 = drop_block(place.drop_block)
-            self.act2 = nn.ReLU(inplace=True)
         self.conv3 = conv(mid, self.out_channels, 1)
         self.bn3 = norm(self.out_channels)
         self.drop3 = drop_block(place.drop_block)
@@ -159,13 +182,18 @@ class Bottleneck(ResidualBlock):
         """bn3."""
         return self.bn3
 
-    def residual(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
-        """Narrow, convolve (or split and join), widen, gate."""
-        x = torch.relu_(self.drop1(self.bn1(self.conv1(x))))
-        x = self.pool_before(x)
-        x = self.act2(self.drop2(self.bn2(self.conv2(x))))
-        x = self.pool_after(x)
-        out: Tensor = self.se(self.drop3(self.bn3(self.conv3(x))))
+    @property
+    def ending(self) -> tuple[nn.Module, ...]:
+        """DropBlock and SE's gate."""
+        return self.drop3, self.se
+
+    def body(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """Narrow, convolve (or split and join), widen."""
+        x = norm_relu(self.conv1(x), self.bn1, self.drop1)
+        x = self.conv2(self.pool_before(x))
+        if not isinstance(self.conv2, SplitAttention):
+            x = norm_relu(x, self.bn2, self.drop2)
+        out: Tensor = self.conv3(self.pool_after(x))
         return out
 
 
@@ -192,9 +220,14 @@ class SelectiveBasicBlock(ResidualBlock):
         """conv2.bn."""
         return self.conv2.bn
 
-    def residual(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+    @property
+    def ending(self) -> tuple[nn.Module, ...]:
+        """DropBlock."""
+        return (self.drop,)
+
+    def body(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
         """Select a kernel, convolve."""
-        out: Tensor = self.drop(self.conv2(self.conv1(x)))
+        out: Tensor = self.conv2.conv(self.conv1(x))
         return out
 
 
@@ -226,9 +259,14 @@ class SelectiveBottleneck(ResidualBlock):
         """conv3.bn."""
         return self.conv3.bn
 
-    def residual(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+    @property
+    def ending(self) -> tuple[nn.Module, ...]:
+        """DropBlock."""
+        return (self.drop,)
+
+    def body(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
         """Narrow, select a kernel, widen."""
-        out: Tensor = self.drop(self.conv3(self.conv2(self.conv1(x))))
+        out: Tensor = self.conv3.conv(self.conv2(self.conv1(x)))
         return out
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth, drop_block2d
 
 from resnestkit.models.spec import NORM_POLICIES, NetSpec, NormPolicy
+from resnestkit.ops import fused
 from resnestkit.ranks import sum_over_ranks
 
 NormFactory = Callable[[int], nn.Module]
@@ -82,6 +83,16 @@ def round_channels(channels: float, divisor: int) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
+def norm_relu(
+    x: Float[Tensor, "b c h w"], norm: nn.Module, drop: nn.Module | None = None
+) -> Float[Tensor, "b c h w"]:
+    """relu(drop(norm(x))), in one piece where kernels are on and nothing is dropped."""
+    if fused.fits(norm, x) and (drop is None or isinstance(drop, nn.Identity)):
+        return fused.norm_relu(x, norm)
+    x = norm(x)
+    return torch.relu_(x if drop is None else drop(x))
+
+
 class ConvNormAct(nn.Module):
     """Convolution without bias, norm, and (unless ``act`` is false) ReLU."""
 
@@ -104,8 +115,19 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
         """Apply the three in turn."""
-        x = self.bn(self.conv(x))
-        return torch.relu_(x) if self.act else x
+        x = self.conv(x)
+        return norm_relu(x, self.bn) if self.act else self.bn(x)
+
+
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution, which is a product of matrices and is computed so where kernels are on."""
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        """Mix the channels of every pixel."""
+        if fused.takes(x):
+            return fused.pointwise(x, self)
+        mixed: Tensor = super().forward(x)
+        return mixed
 
 
 def conv(
@@ -117,7 +139,8 @@ def conv(
     groups: int = 1,
 ) -> nn.Conv2d:
     """A convolution without bias whose padding keeps the size at stride 1."""
-    return nn.Conv2d(
+    kind = PointwiseConv if kernel == stride == groups == 1 else nn.Conv2d
+    return kind(
         in_channels,
         out_channels,
         kernel,
@@ -136,7 +159,7 @@ def make_stem(spec: NetSpec, in_channels: int, norm: NormFactory) -> nn.Module:
         return conv(in_channels, width, 3)
     if spec.stem == "7x7":
         return conv(in_channels, width, 7, stride=2)
-    return nn.Sequential(
+    return DeepStem(
         conv(in_channels, width, 3, stride=2),
         norm(width),
         nn.ReLU(inplace=True),
@@ -145,6 +168,17 @@ def make_stem(spec: NetSpec, in_channels: int, norm: NormFactory) -> nn.Module:
         nn.ReLU(inplace=True),
         conv(width, 2 * width, 3),
     )
+
+
+class DeepStem(nn.Sequential):
+    """Three 3x3 convolutions (ResNet-C), numbered as in the published weights."""
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Convolve, normalise and rectify twice, and convolve."""
+        first, norm1, _, second, norm2, _, third = self
+        x = norm_relu(first(x), norm1)
+        out: Tensor = third(norm_relu(second(x), norm2))
+        return out
 
 
 def make_pool(spec: NetSpec) -> nn.Module:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from resnestkit.models.backbone import Backbone, Stage
 from resnestkit.models.blocks import BlockPlace, ResidualBlock, block_class
-from resnestkit.models.layers import is_norm, make_pool, make_stem, norm_factory
+from resnestkit.models.layers import is_norm, make_pool, make_stem, norm_factory, norm_relu
 from resnestkit.models.spec import NetSpec, NormPolicy, StagePlan, plan_stages
 
 DROP_BLOCK_STAGES = 2
@@ -80,12 +79,12 @@ class ResNet(Backbone):
 
     def stem(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Image to the first stage's input."""
-        out: Tensor = self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
+        out: Tensor = self.maxpool(norm_relu(self.conv1(x), self.bn1))
         return out
 
     def forward_levels(self, x: Float[Tensor, "b i h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
         """Features of the stem before its pooling, and of every stage."""
-        levels = {self.stem_level.name: torch.relu_(self.bn1(self.conv1(x)))}
+        levels = {self.stem_level.name: norm_relu(self.conv1(x), self.bn1)}
         x = self.maxpool(levels[self.stem_level.name])
         return levels | self._forward_stages(x)
 

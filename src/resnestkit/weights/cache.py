@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -19,14 +18,6 @@ from resnestkit.errors import UserError
 from resnestkit.weights.checkpoint import write_whole
 from resnestkit.weights.manifest import PublishedWeights
 from resnestkit.weights.tensors import is_file
-
-
-def cache_folder() -> Path:
-    """Where weights are kept: $RESNESTKIT_CACHE, else resnestkit in the user's cache folder."""
-    if "RESNESTKIT_CACHE" in os.environ:
-        return Path(os.environ["RESNESTKIT_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "resnestkit"
 
 
 @dataclass(frozen=True, slots=True)

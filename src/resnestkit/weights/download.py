@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from resnestkit.errors import UserError
+from resnestkit.folders import cache_folder
 from resnestkit.progress import error_reporter, track_bytes
 from resnestkit.weights.cache import (
     accept,
-    cache_folder,
     describe_other,
     digest_of,
     expect,

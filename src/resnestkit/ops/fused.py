@@ -1,0 +1,282 @@
+"""Training's norms and split attention by `kernels`, where these are switched on and fit.
+
+Each function equals its plain form, up to rounding (the plain form rounds to the map's type between
+the steps, this one at their end), gradients included, and stores less: a ReLU's mask is told from
+what is kept anyway, and the splits, each normalised and rectified, are never stored.
+
+============  ============================================================  ==================
+function      plain form                                                    passes over memory
+============  ============================================================  ==================
+`norm_relu`   relu(norm(x))                                                 2 forward, 2 back
+`join_block`  relu(norm(x) + shortcut)                                      2 forward, 2 back
+`attend`      splits = relu(norm(x)), pooled, gated, weighed and summed     3 forward, 3 back
+`pointwise`   a 1x1 convolution, as the product of two matrices             as its plain form
+============  ============================================================  ==================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from resnestkit.ops.kernels import TYPES, Kernels, load_kernels
+
+Map = Float[Tensor, "b c h w"]
+Gate = Callable[[Tensor], Tensor]
+
+_LEAST = 2**16
+"""Elements of a map below which a call costs more than it saves."""
+
+
+class _Switch:
+    """Of the whole process: a net is called from one thread, and torch.compile must see through."""
+
+    kernels: Kernels | None = None
+
+
+@contextmanager
+def use_kernels(*, enabled: bool = True) -> Iterator[None]:
+    """Let what is called inside compute by kernels where they fit.
+
+    Raises UserError where there are no kernels.
+    """
+    before = _Switch.kernels
+    _Switch.kernels = load_kernels() if enabled else None
+    try:
+        yield
+    finally:
+        _Switch.kernels = before
+
+
+def fits(norm: nn.Module, x: Map) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether kernels are on, and are for this map and this norm: batch statistics, on a CPU."""
+    return (
+        takes(x)
+        and type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and norm.weight.dtype == torch.float32
+        and x.numel() > x.shape[1]
+    )
+
+
+def takes(x: Map) -> bool:
+    """Whether kernels are on, and are for this map: large enough, channels_last, on a CPU."""
+    return (
+        _Switch.kernels is not None
+        and x.device.type == "cpu"
+        and x.dtype in TYPES
+        and x.numel() >= _LEAST
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def norm_relu(x: Map, norm: nn.BatchNorm2d) -> Map:
+    """relu(norm(x)) in training; `fits` first."""
+    out: Tensor = _NormRelu.apply(x, None, norm.weight, norm.bias, norm)
+    return out
+
+
+def join_block(x: Map, shortcut: Map, norm: nn.BatchNorm2d) -> Map:
+    """relu(norm(x) + shortcut) in training; `fits` first."""
+    other = shortcut.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    out: Tensor = _NormRelu.apply(x, other, norm.weight, norm.bias, norm)
+    return out
+
+
+def attend(
+    x: Float[Tensor, "b RC h w"],
+    norm: nn.BatchNorm2d,
+    gate: Gate,
+    radix: int,
+    learnt: Iterable[Tensor],
+) -> Float[Tensor, "b C h w"]:
+    """Split attention of what the convolution put out, in training; `fits` first.
+
+    Args:
+        x: the splits, before their norm.
+        norm: bn0.
+        gate: turns the pooled sum of the splits (b, C, 1, 1) into weights (b, RC, 1, 1).
+        radix: number of splits.
+        learnt: the gate's parameters.
+    """
+    trained = [parameter for parameter in learnt if parameter.requires_grad]
+    out: Tensor = _Attend.apply(x, norm.weight, norm.bias, norm, gate, radix, *trained)
+    return out
+
+
+def pointwise(x: Float[Tensor, "b i h w"], conv: nn.Conv2d) -> Float[Tensor, "b o h w"]:
+    """A 1x1 convolution of stride 1 as a product of matrices; `takes` first."""
+    mixed = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
+    return mixed.permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    """A norm on the statistics of one map: its normalised value is scale * x + shift."""
+
+    scale: Float32[Tensor, " c"]
+    shift: Float32[Tensor, " c"]
+    mean: Float32[Tensor, " c"]
+    rsqrt: Float32[Tensor, " c"]
+    """1 / sqrt(variance + eps)."""
+
+    @classmethod
+    def measure(cls, x: Map, norm: nn.BatchNorm2d) -> _Norm:
+        """Take a map's statistics, and let the running ones follow."""
+        channels = x.shape[1]
+        rows = x.numel() // channels
+        mean, variance = x.new_empty((2, channels), dtype=torch.float32)
+        _call("measure", x, x, rows, channels, torch.get_num_threads(), mean, variance)
+        with torch.no_grad():
+            _follow(norm, mean, variance * (rows / (rows - 1)))
+            rsqrt = torch.rsqrt(variance + norm.eps)
+            scale = norm.weight * rsqrt
+            return cls(scale, norm.bias - mean * scale, mean, rsqrt)
+
+    def settle(
+        self, bias: Tensor, weight: Tensor, rows: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of the bias and the weight, and what the statistics owe: slope and offset.
+
+        ``bias`` and ``weight`` are the sums of `reduce`, in float64.
+        """
+        weight = weight * self.rsqrt
+        slope = -self.scale * self.rsqrt * weight / rows
+        offset = -self.scale * bias / rows - slope * self.mean
+        return bias.float(), weight.float(), slope.float(), offset.float()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """To be saved for the way back."""
+        return self.scale, self.shift, self.mean, self.rsqrt
+
+
+def _follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance, norm.momentum)
+    norm.num_batches_tracked += 1
+
+
+def _call(name: str, x: Tensor, *values: Tensor | int | None) -> None:
+    load_kernels().call(name, x.dtype, *values)
+
+
+class _NormRelu(torch.autograd.Function):
+    """relu(norm(x)), or relu(norm(x) + other), whose sign the output tells on the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Map, other: Map | None, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d
+    ) -> Map:
+        del weight, bias  # the norm's own, named here so that gradients reach them
+        measured = _Norm.measure(x, norm)
+        channels = x.shape[1]
+        size = (x.numel() // channels, channels, torch.get_num_threads())
+        y = torch.empty_like(x)
+        _call("normalise", x, x, other, measured.scale, measured.shift, *size, y)
+        ctx.save_for_backward(x, None if other is None else y, *measured.tensors())
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Map) -> tuple[Tensor | None, ...]:
+        x, y, *saved = ctx.saved_tensors
+        norm = _Norm(*saved)
+        g = _alike(g, x)
+        channels = x.shape[1]
+        rows = x.numel() // channels
+        size = (rows, channels, torch.get_num_threads())
+        bias, weight = x.new_empty((2, channels), dtype=torch.float64)
+        _call("reduce", x, g, x, y, norm.scale, norm.shift, norm.mean, *size, bias, weight)
+        bias, weight, slope, offset = norm.settle(bias, weight, rows)
+        dx, dother = torch.empty_like(x), None if y is None else torch.empty_like(x)
+        owed = (norm.scale, norm.shift, slope, offset)
+        _call("differentiate", x, g, x, y, *owed, *size, dx, dother)
+        return dx, dother, weight, bias, None
+
+
+class _Attend(torch.autograd.Function):
+    """Norm, ReLU, pooling, gate and weighted sum. The gate, which is small, has its own graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "b RC h w"],
+        weight: Tensor,
+        bias: Tensor,
+        norm: nn.BatchNorm2d,
+        gate: Gate,
+        radix: int,
+        *learnt: Tensor,
+    ) -> Float[Tensor, "b C h w"]:
+        del weight, bias
+        measured = _Norm.measure(x, norm)
+        images, channels, height, width = x.shape
+        size = _split_size(x, radix)
+        sums = x.new_empty((images, channels), dtype=torch.float32)
+        _call("squeeze", x, x, None, measured.scale, measured.shift, *size, sums)
+        pooled = sums.view(images, radix, channels // radix, 1, 1).sum(1) / (height * width)
+        with torch.enable_grad():
+            pooled.requires_grad_()
+            gated = gate(pooled)
+        attention = gated.detach().flatten(1).float().contiguous()
+        y = torch.empty_like(x[:, : channels // radix], memory_format=torch.channels_last)
+        _call("join", x, x, measured.scale, measured.shift, attention, *size, y)
+        ctx.save_for_backward(x, attention, *measured.tensors())
+        ctx.gate, ctx.radix = (pooled, gated, learnt), radix
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Float[Tensor, "b C h w"]) -> tuple[Tensor | None, ...]:
+        x, attention, *saved = ctx.saved_tensors
+        norm = _Norm(*saved)
+        g = _alike(g, x)
+        images, channels, height, width = x.shape
+        pixels, size = height * width, _split_size(x, ctx.radix)
+        lines = (norm.scale, norm.shift)
+        asked = x.new_empty((images, channels), dtype=torch.float32)
+        _call("squeeze", x, x, g, *lines, *size, asked)
+        owed, learnt = _through_gate(ctx.gate, asked, ctx.radix)
+        owed = (owed / pixels).contiguous()
+        bias, weight = x.new_empty((2, channels), dtype=torch.float64)
+        reaching = (attention, owed)
+        _call("reduce_splits", x, g, x, *lines, norm.mean, *reaching, *size, bias, weight)
+        bias, weight, slope, offset = norm.settle(bias, weight, images * pixels)
+        dx = torch.empty_like(x)
+        _call("differentiate_splits", x, g, x, *lines, slope, offset, *reaching, *size, dx)
+        return dx, weight, bias, None, None, None, *learnt
+
+
+def _through_gate(
+    gate: tuple[Tensor, Tensor, tuple[Tensor, ...]], asked: Float32[Tensor, "b RC"], radix: int
+) -> tuple[Float32[Tensor, "b RC"], tuple[Tensor | None, ...]]:
+    """Gradients of every split's pooled sum, alike for all splits, and of the gate's parameters."""
+    pooled, gated, learnt = gate
+    asked = asked.view_as(gated).to(gated.dtype)
+    pooling, *others = torch.autograd.grad(gated, [pooled, *learnt], asked, allow_unused=True)
+    return pooling.flatten(1).float().repeat(1, radix), tuple(others)
+
+
+def _split_size(x: Tensor, radix: int) -> tuple[int, int, int, int, int]:
+    images, channels, height, width = x.shape
+    return images, height * width, radix, channels // radix, torch.get_num_threads()
+
+
+def _alike(g: Tensor, x: Tensor) -> Tensor:
+    """A gradient as it must lie for the kernels."""
+    return g.to(x.dtype).contiguous(memory_format=torch.channels_last)

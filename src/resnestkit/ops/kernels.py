@@ -1,0 +1,153 @@
+"""The kernels of kernels.cpp: compiled once for this processor, kept, and called.
+
+A second of the system's C++ compiler is all they need: they know neither torch nor Python, take
+addresses, and share OpenMP's threads with torch. Where there is no compiler there are no kernels,
+and the plain form computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnestkit.errors import UserError
+from resnestkit.folders import cache_folder
+
+_SOURCE = Path(__file__).with_name("kernels.cpp")
+_SECONDS = 120
+_TYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
+
+# What each function takes: t a tensor or None, n a number of elements, i a C int (the threads).
+_TAKES = {
+    "measure": "tnnitt",
+    "normalise": "ttttnnit",
+    "reduce": "ttttttnnitt",
+    "differentiate": "tttttttnnitt",
+    "squeeze": "ttttnnnnit",
+    "join": "ttttnnnnit",
+    "reduce_splits": "tttttttnnnnitt",
+    "differentiate_splits": "ttttttttnnnnit",
+}
+_KINDS = {"t": ctypes.c_void_p, "n": ctypes.c_long, "i": ctypes.c_int}
+
+TYPES = frozenset(_TYPES)
+"""Of the maps that kernels take."""
+
+
+class Kernels:
+    """The compiled functions: ``kernels.call("join", dtype, tensors and numbers)``."""
+
+    def __init__(self, library: Path) -> None:
+        loaded = ctypes.CDLL(str(library))
+        self._functions: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
+        for name, takes in _TAKES.items():
+            for dtype, suffix in _TYPES.items():
+                function = getattr(loaded, f"{name}_{suffix}")
+                function.argtypes, function.restype = [_KINDS[kind] for kind in takes], None
+                self._functions[name, dtype] = function
+
+    def call(self, name: str, dtype: torch.dtype, *values: Tensor | int | None) -> None:
+        """Run a function on tensors, which lie as it expects them, and numbers."""
+        plain = [v.data_ptr() if isinstance(v, Tensor) else v for v in values]
+        self._functions[name, dtype](*plain)
+
+
+@functools.cache
+def load_kernels() -> Kernels:
+    """The kernels, compiled if they are not kept yet.
+
+    Raises UserError, in one sentence, where they cannot be had.
+    """
+    compiler = _find_compiler()
+    command = [compiler, *_flags()]
+    library = cache_folder() / "kernels" / f"{_digest(command)}.so"
+    if not library.is_file():
+        _compile(command, library)
+    try:
+        return Kernels(library)
+    except (OSError, AttributeError) as error:
+        raise UserError(f"The kernels in {library} cannot be loaded: {error}.") from error
+
+
+def why_no_kernels() -> str | None:
+    """Why kernels cannot be had, in a sentence; None where they can."""
+    try:
+        load_kernels()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _find_compiler() -> str:
+    asked = os.environ.get("CXX")
+    for name in [asked] if asked else ["c++", "g++", "clang++"]:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise UserError(
+        f"There is no C++ compiler {asked}." if asked else "There is no C++ compiler (g++)."
+    )
+
+
+def _flags() -> list[str]:
+    flags = ["-O3", "-std=c++17", "-march=native", "-fopenmp", "-shared", "-fPIC"]
+    # Nobody reads what errors these would keep apart, and without them loops become vectors.
+    flags += ["-fno-math-errno", "-fno-trapping-math"]
+    if platform.machine() in {"x86_64", "AMD64"}:
+        flags.append("-mprefer-vector-width=512")
+    return flags
+
+
+def _digest(command: list[str]) -> str:
+    """Of all that decides the code: the source, the compiler, its flags and the processor."""
+    digest = hashlib.sha256(_SOURCE.read_bytes())
+    for text in (*command, _run([command[0], "--version"]), _processor()):
+        digest.update(f"\0{text}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _processor() -> str:
+    """What the processor can do: a home folder may be shared by several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(command: list[str], library: Path) -> None:
+    """Write the library, whole or not at all: other processes may be doing the same."""
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            _run([*command, str(_SOURCE), "-o", str(made)])
+            made.replace(library)
+    except OSError as error:
+        raise UserError(f"Cannot write the kernels to {library}: {error.strerror}.") from error
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=True
+        )
+    except subprocess.CalledProcessError as error:
+        words: Any = (error.stderr or "").strip().splitlines()
+        said = next((line for line in words if "error" in line), f"exit code {error.returncode}")
+        raise UserError(f"The kernels do not compile: {said}.") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"The compiler {command[0]} does not run: {error}.") from error
+    return done.stdout
