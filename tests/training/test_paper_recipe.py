@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from resnestkit import Recipe, create_model, train
+from resnestkit import Recipe, UserError, create_model, train
 from resnestkit.compute import choose_compute
 from resnestkit.data.loaders import Batch
 from resnestkit.data.transforms import normalise
@@ -21,7 +21,7 @@ from resnestkit.models.zoo import TABLE, find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
 from resnestkit.tasks.classification import ClassificationTask
-from resnestkit.training import loop
+from resnestkit.training import build, loop
 from resnestkit.training.build import make_preprocessing, resolve
 from resnestkit.training.optimizer import parameter_groups, peak_rate
 from resnestkit.training.recipe import list_recipes, load_recipe
@@ -274,3 +274,24 @@ def test_the_loop_tells_how_many_epochs_are_left(
     monkeypatch.setattr(ClassificationTask, "start_epoch", lambda _self, left: told.append(left))
     train(str(colours), SMALL, tmp_path / "run", reporter=Reporter(quiet=True))
     assert told == [4, 3, 2, 1]
+
+
+def test_kernels_are_on_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = find_net(SMALL.model)
+    monkeypatch.setattr(build, "why_no_kernels", lambda: None)
+    assert build.resolve(SMALL, net).kernels is True
+    assert build.resolve(replace(SMALL, kernels=False), net).kernels is False
+    assert build.resolve(replace(SMALL, channels_last=False), net).kernels is False
+    with pytest.raises(UserError, match="channels_last"):
+        build.resolve(replace(SMALL, channels_last=False, kernels=True), net)
+    monkeypatch.setattr(build, "why_no_kernels", lambda: "There is no C++ compiler (g++).")
+    assert build.resolve(SMALL, net).kernels is False
+
+
+def test_kernels_that_cannot_be_had_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise UserError("There is no C++ compiler (g++).")
+
+    monkeypatch.setattr(build, "load_kernels", fail)
+    with pytest.raises(UserError, match="no C\\+\\+ compiler"):
+        build.resolve(replace(SMALL, kernels=True), find_net(SMALL.model))

@@ -1,12 +1,16 @@
-"""Batches: which images come when, and who reads them."""
+"""Batches: which images come when, and who reads them.
+
+A task brings an `ImageDataset`: what becomes of an image, and how several become a batch.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -24,6 +28,18 @@ class Key(NamedTuple):
 
     epoch: int
     image: int
+
+
+class Batched(Protocol):
+    """What the loop asks of a batch of any task."""
+
+    @property
+    def indices(self) -> list[int]:
+        """The images in their set, by which they can be named."""
+
+
+SampleT = TypeVar("SampleT")
+BatchT_co = TypeVar("BatchT_co", bound=Batched, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +77,14 @@ class EpochSampler(Sampler[list[Key]]):
         # The uneven rest is left out, since norms suffer from it; a small set is one batch.
         return max(1, self.images // self.step)
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def _order(self) -> list[int]:
+        """The epoch's images; every ``step`` of them make a step."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-        order = torch.randperm(self.images, generator=generator).tolist()
+        order: list[int] = torch.randperm(self.images, generator=generator).tolist()
+        return order
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self._order()
         for batch in range(self.first_batch, len(self)):
             taken = order[batch * self.step : (batch + 1) * self.step]
             first, last = (len(taken) * part // self.ranks for part in (self.rank, self.rank + 1))
@@ -72,6 +93,38 @@ class EpochSampler(Sampler[list[Key]]):
     def share(self, images: int) -> float:
         """This process's part of a step, times the processes: 1 where the step divides evenly."""
         return images * self.ranks / min(self.step, self.images)
+
+
+class GroupedSampler(EpochSampler):
+    """An epoch whose steps keep to one group of images, such as upright ones.
+
+    Images are drawn as `EpochSampler` draws them, and wait until there are enough of their group.
+    What waits in the end makes mixed steps: no more images are left out than without groups.
+
+    Args:
+        groups: each image's group.
+        batch_size, seed, rank, ranks: as of `EpochSampler`.
+    """
+
+    def __init__(
+        self, groups: Sequence[int], batch_size: int, seed: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        super().__init__(len(groups), batch_size, seed, rank, ranks)
+        self.groups = list(groups)
+
+    def _order(self) -> list[int]:
+        waiting: dict[int, list[int]] = {}
+        order: list[int] = []
+        for image in super()._order():
+            alike = waiting.setdefault(self.groups[image], [])
+            alike.append(image)
+            if len(alike) == self.step:
+                order += alike
+                alike.clear()
+        # The largest rest first: it makes the least mixed of the mixed steps.
+        for rest in sorted(waiting.values(), key=len, reverse=True):
+            order += rest
+        return order
 
 
 class InOrder(Sampler[list[Key]]):
@@ -103,53 +156,85 @@ class Failure:
     message: str
 
 
-Sample = tuple[Tensor, int, int]
+class ImageDataset(Dataset[SampleT | Failure], ABC, Generic[SampleT, BatchT_co]):
+    """Images of a set as samples of a task; randomness is keyed by (seed, epoch, image)."""
 
+    images: ImageSet
+    seed: int | None
+    """None where nothing is drawn."""
 
-class TransformedImages(Dataset[Sample | Failure]):
-    """Images of a set, transformed; randomness is keyed by (seed, epoch, image)."""
+    @abstractmethod
+    def make(self, image: UInt8[Tensor, "c h w"], index: int) -> SampleT:
+        """The sample of an image that was just read, drawing from torch's generator."""
 
-    def __init__(self, images: ImageSet, transform: ImageTransform, seed: int | None) -> None:
-        self.images, self.transform, self.seed = images, transform, seed
+    @staticmethod
+    @abstractmethod
+    def collate(samples: Sequence[SampleT]) -> BatchT_co:
+        """Samples as one batch."""
 
-    def __getitem__(self, key: Key) -> Sample | Failure:
+    def __getitem__(self, key: Key) -> SampleT | Failure:
         try:
             image = self.images.read(key.image)
         except UnreadableImage as error:
             # All were read before the work began: the file changed since.
             return Failure(f"An image can no longer be read: {error}.")
-        label = self.images.labels[key.image]
         if self.seed is None:
-            return self.transform(image), label, key.image
+            return self.make(image, key.image)
         with seeded(self.seed, key.epoch, key.image):
-            return self.transform(image), label, key.image
+            return self.make(image, key.image)
 
 
-def collate(samples: Sequence[Sample | Failure]) -> Batch | Failure:
-    """Stack images of one size into a batch, or pass the first failure on."""
-    for sample in samples:
-        if isinstance(sample, Failure):
-            return sample
-    images, labels, indices = zip(*samples, strict=True)
-    # Stacked pixel by pixel, as images lie in memory: a plain copy, and channels_last at once.
-    pixels = torch.stack([image.permute(1, 2, 0) for image in images])
-    return Batch(pixels.permute(0, 3, 1, 2), torch.tensor(labels), list(indices))
+Sample = tuple[Tensor, int, int]
 
 
-class Batches:
+class TransformedImages(ImageDataset[Sample, Batch]):
+    """Images of one size with their labels."""
+
+    def __init__(self, images: ImageSet, transform: ImageTransform, seed: int | None) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+
+    def make(self, image: UInt8[Tensor, "c h w"], index: int) -> Sample:
+        """Image, label and index."""
+        return self.transform(image), self.images.labels[index], index
+
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> Batch:
+        """Stack the images."""
+        images, labels, indices = zip(*samples, strict=True)
+        # Stacked pixel by pixel, as images lie in memory: a plain copy, and channels_last at once.
+        pixels = torch.stack([image.permute(1, 2, 0) for image in images])
+        return Batch(pixels.permute(0, 3, 1, 2), torch.tensor(labels), list(indices))
+
+
+class _Collate(Generic[SampleT, BatchT_co]):
+    """Make a batch of samples, or pass the first failure on."""
+
+    def __init__(self, collate: Callable[[Sequence[SampleT]], BatchT_co]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: Sequence[SampleT | Failure]) -> BatchT_co | Failure:
+        good: list[SampleT] = []
+        for sample in samples:
+            if isinstance(sample, Failure):
+                return sample
+            good.append(sample)
+        return self.collate(good)
+
+
+class Batches(Generic[BatchT_co]):
     """Batches of a dataset in the sampler's order; reading processes, if any, live as long.
 
     Iterating raises UserError where an image cannot be read any more.
     """
 
     def __init__(
-        self, dataset: TransformedImages, sampler: Sampler[list[Key]], workers: int
+        self, dataset: ImageDataset[Any, BatchT_co], sampler: Sampler[list[Key]], workers: int
     ) -> None:
         self.sampler, self.images = sampler, dataset.images
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=_Collate(dataset.collate),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -158,7 +243,7 @@ class Batches:
             generator=torch.Generator(),
         )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[BatchT_co]:
         for batch in self._loader:
             if isinstance(batch, Failure):
                 raise UserError(batch.message)
@@ -166,12 +251,12 @@ class Batches:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaders:
+class Loaders(Generic[BatchT_co]):
     """Training batches, whose order the sampler decides, and validation batches."""
 
-    train: Batches
+    train: Batches[BatchT_co]
     sampler: EpochSampler
-    validation: Batches
+    validation: Batches[BatchT_co]
     validation_count: int
 
 

@@ -16,6 +16,7 @@ from resnestkit.factory import create_model
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.zoo import Net
+from resnestkit.ops.kernels import load_kernels, why_no_kernels
 from resnestkit.preprocessing import ChannelOrder, Preprocessing
 from resnestkit.progress import Reporter, track_bytes
 from resnestkit.tasks.classification import ClassificationTask
@@ -34,9 +35,22 @@ def resolve(recipe: Recipe, net: Net) -> Recipe:
         crop_ratio=recipe.crop_ratio or net.crop_ratio,
         interpolation=recipe.interpolation or net.interpolation,
         precision="bfloat16" if compute.bfloat16 else "float32",
+        kernels=_resolve_kernels(recipe, compute),
         dropout=net.spec.dropout if recipe.dropout is None else recipe.dropout,
         weights=_resolve_file(recipe.weights),
     )
+
+
+def _resolve_kernels(recipe: Recipe, compute: Compute) -> bool:
+    """Whether to train by kernels. Raises UserError if they are asked for and cannot be had."""
+    possible = compute.device.type == "cpu" and recipe.channels_last
+    if recipe.kernels and not possible:
+        raise UserError("--kernels are for a CPU and channels_last; leave the flag out.")
+    if recipe.kernels is None:
+        return possible and why_no_kernels() is None
+    if recipe.kernels:
+        load_kernels()
+    return recipe.kernels
 
 
 def _resolve_file(weights: str | None) -> str | None:

@@ -20,6 +20,7 @@ from resnestkit.compute import Compute
 from resnestkit.data.loaders import Batch, Loaders
 from resnestkit.errors import UserError
 from resnestkit.models.layers import set_drop_block
+from resnestkit.ops.fused import use_kernels
 from resnestkit.progress import Reporter, format_seconds
 from resnestkit.ranks import any_of, gather, is_first, ranks, share_tensors
 from resnestkit.tasks.base import ResultT, Step, Task
@@ -55,7 +56,7 @@ class Trainer(Generic[ResultT]):
         model: nn.Module,
         task: Task[Batch, ResultT],
         recipe: Recipe,
-        loaders: Loaders,
+        loaders: Loaders[Batch],
         run: RunFolder,
         card: ModelCard,
         compute: Compute,
@@ -137,7 +138,10 @@ class Trainer(Generic[ResultT]):
         set_drop_block(self.model, recipe.drop_block * (position.epoch + 1) / recipe.epochs)
         self.loaders.sampler.set_position(position.epoch, position.batch)
         title = f"epoch {position.epoch + 1}/{recipe.epochs}"
-        with self.reporter.track(title, self.steps) as advance:
+        with (
+            self.reporter.track(title, self.steps) as advance,
+            use_kernels(enabled=bool(recipe.kernels)),
+        ):
             if position.batch:
                 advance(position.batch, "")
             started = time.perf_counter()

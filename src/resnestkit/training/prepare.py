@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from resnestkit.data.check import Checked, check_images, refuse_unreadable
 from resnestkit.data.loaders import (
+    Batch,
     Batches,
     EpochSampler,
     InOrder,
@@ -113,7 +114,7 @@ def _augmentation(recipe: Recipe) -> Augmentation:
 
 def make_loaders(
     checked: dict[str, Checked], validation: str, recipe: Recipe, preprocessing: Preprocessing
-) -> Loaders:
+) -> Loaders[Batch]:
     """Shuffled, augmented training batches, and validation batches in order."""
     trained = replace(preprocessing, size=recipe.train_size or preprocessing.size)
     train, held = checked["train"], checked[validation]

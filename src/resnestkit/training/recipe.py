@@ -130,6 +130,8 @@ class Recipe:
     """Arithmetic of the forward pass; auto takes bfloat16 where the processor has it."""
     channels_last: bool = True
     """Keep maps in channels_last order, which is quicker nearly everywhere."""
+    kernels: bool | None = None
+    """Norms and attention by our own kernels, compiled for this CPU; None: where they can be."""
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, ..."""
     workers: int | None = None

@@ -11,6 +11,7 @@ from torch import nn
 
 from resnestkit.compute import Compute
 from resnestkit.data.loaders import Batch, Loaders
+from resnestkit.ops.fused import use_kernels
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.training.recipe import Recipe
 
@@ -31,7 +32,7 @@ class Speed:
 def measure_speed(
     model: nn.Module,
     task: ClassificationTask,
-    loaders: Loaders,
+    loaders: Loaders[Batch],
     compute: Compute,
     recipe: Recipe,
     seconds: float = 8.0,
@@ -53,7 +54,8 @@ def measure_speed(
     batches.close()
 
     def step() -> int:
-        made = task.step(model, replace(first), compute)
+        with use_kernels(enabled=bool(recipe.kernels)):
+            made = task.step(model, replace(first), compute)
         torch.autograd.backward(made.loss)
         model.zero_grad(set_to_none=recipe.accumulate == 1)
         return made.images
@@ -62,7 +64,7 @@ def measure_speed(
     return Speed(loading, _rate(step, seconds / 2))
 
 
-def _endless(loaders: Loaders) -> Generator[Batch, None, None]:
+def _endless(loaders: Loaders[Batch]) -> Generator[Batch, None, None]:
     while True:
         yield from loaders.train
 

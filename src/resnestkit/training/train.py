@@ -141,7 +141,7 @@ def _train(
     preprocessing = make_preprocessing(recipe, net)
     cost = count(net, preprocessing, len(source.classes))
     reporter.say(describe_net(net, cost, preprocessing.size))
-    reporter.say(f"compute     {compute}")
+    reporter.say(f"compute     {compute}{', compiled kernels' if recipe.kernels else ''}")
     checked = read_images(source, recipe, reporter)
     hint_at_size(checked["train"], net, preprocessing.size, reporter)
     check_norm(checked["train"], recipe)
