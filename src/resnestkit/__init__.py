@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnestkit.deploy.predictor import Prediction, Predictor
+    from resnestkit.detection.compiled import compile_detector
+    from resnestkit.detectors import create_detector, load_detector, save_detector
     from resnestkit.errors import UserError
     from resnestkit.factory import create_model, load_model, save_model
     from resnestkit.models.insert import insert_attention
@@ -27,42 +29,52 @@ _HOMES = {
     "NetSpec": "models.spec",
     "Prediction": "deploy.predictor",
     "Predictor": "deploy.predictor",
+    "DetectionRecipe": "training.recipe",
     "Recipe": "training.recipe",
     "TrainResult": "training.train",
     "UserError": "errors",
+    "compile_detector": "detection.compiled",
+    "create_detector": "detectors",
     "create_model": "factory",
     "evaluate": "training.evaluate",
     "fetch_from_hub": "plugins.hub",
     "from_hub": "plugins.hub",
     "insert_attention": "models.insert",
     "list_models": "models.zoo",
+    "load_detector": "detectors",
     "load_model": "factory",
     "load_recipe": "training.recipe",
     "push_to_hub": "plugins.hub",
     "register_with_timm": "plugins.timm_registry",
     "resume": "training.train",
+    "save_detector": "detectors",
     "save_model": "factory",
     "train": "training.train",
 }
 
 __all__ = [
+    "DetectionRecipe",
     "NetSpec",
     "Prediction",
     "Predictor",
     "Recipe",
     "TrainResult",
     "UserError",
+    "compile_detector",
+    "create_detector",
     "create_model",
     "evaluate",
     "fetch_from_hub",
     "from_hub",
     "insert_attention",
     "list_models",
+    "load_detector",
     "load_model",
     "load_recipe",
     "push_to_hub",
     "register_with_timm",
     "resume",
+    "save_detector",
     "save_model",
     "train",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,8 @@ def save_model(
             could load it: the net was changed (as by `insert_attention`), its weights are no
             numbers, or the preprocessing is for other images. What was there before stays.
     """
-    model, path = _unwrap(model), Path(path)
+    inner: Backbone = unwrap(model, Backbone, "a net of create_model")
+    model, path = inner, Path(path)
     numbered = (f"class {number}" for number in range(model.classes))
     names = tuple(map(str, numbered if classes is None else classes))
     if len(names) != model.classes:
@@ -158,29 +159,40 @@ def save_model(
         metrics={name: float(value) for name, value in (metrics or {}).items()},
         versions=current_versions(),
     )
-    _check_loadable(path, card, model.state_dict())
+    check_loadable(path, card, model.state_dict())
     save_tensors(path, model.state_dict(), card.to_dict())
     return card
 
 
-def _unwrap(model: nn.Module) -> Backbone:
-    """The net itself, out of what compiles it or shares it among processes."""
+def unwrap(model: nn.Module, kind: Any, words: str) -> Any:
+    """The module of a kind, out of what compiles it or shares it among processes.
+
+    Raises UserError, which says what can be saved, if there is none.
+    """
     inner: object = model
-    while isinstance(inner, nn.Module) and not isinstance(inner, Backbone):
+    while isinstance(inner, nn.Module) and not isinstance(inner, kind):
         inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
-    if isinstance(inner, Backbone):
+    if isinstance(inner, kind):
         return inner
-    raise UserError(f"A {type(model).__name__} cannot be saved, but a net of create_model can.")
+    raise UserError(f"A {type(model).__name__} cannot be saved, but {words} can.")
 
 
-def _check_loadable(path: Path, card: ModelCard, state: dict[str, Tensor]) -> None:
-    """Raise UserError if `load_model` would not take what is about to be written."""
+def check_loadable(
+    path: Path,
+    card: ModelCard,
+    state: dict[str, Tensor],
+    build: Callable[[ModelCard], nn.Module] | None = None,
+) -> None:
+    """Raise UserError if what is about to be written could not be loaded again.
+
+    ``build`` makes a module of its card's form; a net, if not given.
+    """
     try:
         ModelCard.from_dict(json.loads(json.dumps(card.to_dict())))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} was not written: its card {error}.") from error
     with torch.device("meta"):
-        coverage = compare(build_from_card(card).state_dict(), state)
+        coverage = compare((build or build_from_card)(card).state_dict(), state)
     if not coverage.is_complete:
         raise UserError(
             f"{path} was not written, since nobody could load it: the model is not the {card.net} "
@@ -200,14 +212,22 @@ def load_model(path: str | Path) -> tuple[Backbone, ModelCard]:
     card, tensors = load_checkpoint(Path(path))
     with torch.device("meta"):
         model = build_from_card(card)
+    take_state(model, Path(path), tensors)
+    model.head_is_new, model.preprocessing = card.head_is_new, card.preprocessing
+    return model.eval(), card
+
+
+def take_state(model: nn.Module, path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Make a checkpoint's tensors those of a model on the meta device.
+
+    Raises UserError if they are not this model's, or no numbers.
+    """
     coverage = compare(model.state_dict(), tensors)
     if not coverage.is_complete:
         raise UserError(f"The weights of {path} do not fit its own card: {coverage}.")
-    check_types(Path(path), tensors)
+    check_types(path, tensors)
     # They become the net's: a model on the meta device has no memory to copy them into.
     model.load_state_dict(fill_counters(model.state_dict(), tensors), assign=True)
-    model.head_is_new, model.preprocessing = card.head_is_new, card.preprocessing
-    return model.eval(), card
 
 
 def build_from_card(card: ModelCard) -> Backbone:

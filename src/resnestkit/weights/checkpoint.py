@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnestkit.errors import UserError
-from resnestkit.weights.card import BACKBONE, CLASSIFIER, TRAINING_STATE, ModelCard
+from resnestkit.weights.card import BACKBONE, CLASSIFIER, DETECTOR, TRAINING_STATE, ModelCard
 from resnestkit.weights.tensors import (
     KEY,
     check_finite,
@@ -34,6 +34,7 @@ from resnestkit.weights.tensors import (
 __all__ = [
     "BACKBONE",
     "CLASSIFIER",
+    "DETECTOR",
     "TRAINING_STATE",
     "ModelCard",
     "current_versions",
@@ -128,6 +129,7 @@ def load_checkpoint(path: Path, kind: str = CLASSIFIER) -> tuple[ModelCard, dict
         hints = {
             TRAINING_STATE: f" {_BESIDE}",
             BACKBONE: " It has no classifier: train one on it by --weights.",
+            DETECTOR: " It finds objects in images: load_detector reads it.",
         }
         hint = hints.get(str(metadata["kind"]), "")
         raise UserError(f"{path} holds a {metadata['kind']}; a {kind} is needed here.{hint}")

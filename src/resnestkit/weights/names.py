@@ -16,7 +16,16 @@ Dialect = Literal["resnestkit", "caffe", "openmmlab", "detectron2"]
 Rules = tuple[tuple[str, str], ...]
 ValueT = TypeVar("ValueT")
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.", "pretrained.", "backbone.", "bottom_up.")
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "encoder.",
+    "pretrained.",
+    "backbone.",
+    "bottom_up.",
+    "body.",
+)
 """What wrappers and larger models put before a backbone's names; stripped again and again."""
 
 

@@ -1,0 +1,277 @@
+"""Detectors by kind and backbone, or from a checkpoint, and back to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from resnestkit.detection.detector import Detector, build_detector
+from resnestkit.detection.spec import (
+    KINDS,
+    DetectionSettings,
+    DetectorSpec,
+    HeadNorm,
+    Kind,
+    paper_settings,
+    torchvision_settings,
+)
+from resnestkit.errors import UserError, nearest
+from resnestkit.factory import check_loadable, create_model, take_state, unwrap
+from resnestkit.models.spec import NormPolicy
+from resnestkit.models.zoo import TABLE, Net, find_net
+from resnestkit.preprocessing import Preprocessing
+from resnestkit.weights.checkpoint import (
+    DETECTOR,
+    ModelCard,
+    current_versions,
+    load_checkpoint,
+    read_card,
+    save_tensors,
+)
+from resnestkit.weights.detector_loading import load_found
+from resnestkit.weights.detectors import FoundDetector, differs, find_detector
+from resnestkit.weights.foreign import read_weights
+from resnestkit.weights.loading import find_weights
+
+__all__ = ["create_detector", "detector_card", "load_detector", "save_detector"]
+
+Settings = Literal["paper", "torchvision"] | DetectionSettings
+
+COCO_CLASSES = 80
+
+
+def create_detector(
+    kind: Kind,
+    backbone: str = "resnest50",
+    classes: int | None = None,
+    weights: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    norm: NormPolicy | None = None,
+    head_norm: HeadNorm | None = None,
+    frozen_stages: int | None = None,
+    min_size: int | Sequence[int] | None = None,
+    max_size: int | None = None,
+    fpn_channels: int | None = None,
+    in_channels: int = 3,
+    preprocessing: Preprocessing | None = None,
+    partial: bool = False,
+) -> Detector:
+    """A detector on any net of the table, called as torchvision's detectors are.
+
+    Args:
+        kind: "faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn" or "retinanet".
+        backbone: such as "resnest50", or another library's name for it.
+        classes: classes of objects, whose labels are 1 to classes; 0 is the background. None is
+            as many as the weights of a whole detector have, else COCO's 80.
+        weights: "imagenet1k" or a file of weights for the backbone, as in `create_model`; or a file
+            of a whole detector: ours, one of the authors' or another of Detectron2, or
+            torchvision's Faster R-CNN, Mask R-CNN or RetinaNet. With another number of classes its
+            classifier starts anew, and `Detector.head_is_new` says so; all else must fit.
+        settings: "paper" (Detectron2's, with which the authors train), "torchvision", or what you
+            choose; None is what the weights of a whole detector were trained with, else "paper".
+        norm: "batch", "sync", "frozen" or "group" norms in the backbone; None is "batch", and
+            "frozen" with a whole detector that has them so.
+        head_norm: norms of pyramid, box head and mask head, or "none"; None is as in the file of a
+            whole detector, else "none" with torchvision's settings and with frozen norms, and
+            those of the backbone otherwise.
+        frozen_stages: freeze the stem and the first so many stages (the paper: 1). Only with
+            weights.
+        min_size: an image's short side in pixels; of several, training draws one and evaluation
+            takes the last. None is 800.
+        max_size: its long side at most. None is 1333.
+        fpn_channels: channels of the pyramid, and of the heads' convolutions. None is 256.
+        in_channels: channels of the image.
+        preprocessing: how the backbone wants its images; None is what is known of the weights,
+            else ImageNet's mean and deviation. Images are given as RGB from 0 to 1 in any case.
+        partial: take those weights that fit, leave the rest as drawn, and warn with what was not
+            loaded.
+
+    Raises:
+        UserError: there is no such kind or net, the weights are not this detector's, or random
+            weights would be frozen.
+        ValueError: a size or a policy is none of those that there are.
+    """
+    if kind not in KINDS:
+        raise UserError(f"There is no detector called {kind!r}.{nearest(kind, KINDS)}")
+    net = find_net(backbone)
+    _check_frozen(weights, norm, frozen_stages)
+    sizes = (min_size,) if isinstance(min_size, int) else min_size and tuple(min_size)
+    asked: dict[str, Any] = {
+        "classes": classes,
+        "norm": norm,
+        "head_norm": head_norm,
+        "min_sizes": sizes,
+        "max_size": max_size,
+        "fpn_channels": fpn_channels,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    path = None if weights is None else find_weights(weights, net.name)
+    found = None if path is None else find_detector(path, read_weights(path), read_card(path))
+    if path is not None and found is not None:
+        _check_same(path, found, kind, net, settings)
+        images = preprocessing or found.preprocessing or Preprocessing()
+        if images.channels != in_channels:
+            raise UserError(
+                f"{path} reads images of {images.channels} channels, not {in_channels}."
+            )
+        model = build_detector(_spec_of(found, net, given, settings), images)
+        load_found(model, path, found, frozen_stages, partial=partial)
+        return model
+    defaults = {"classes": COCO_CLASSES, "head_norm": _new_head_norm(norm or "batch", settings)}
+    chosen = _choose_settings(kind, settings or "paper")
+    spec = DetectorSpec(kind, net.spec, settings=chosen, **{**defaults, **given})
+    options: dict[str, Any] = {"partial": partial, "frozen_stages": frozen_stages}
+    body = create_model(net.name, 0, in_channels, weights=path, norm=spec.norm, **options)
+    images = preprocessing or body.preprocessing or Preprocessing.for_images(net.size, in_channels)
+    return build_detector(spec, images, body)
+
+
+def _check_frozen(
+    weights: str | Path | None, norm: NormPolicy | None, frozen_stages: int | None
+) -> None:
+    if weights is None and frozen_stages is not None:
+        raise UserError("frozen_stages would freeze random weights; give weights to freeze.")
+    if weights is None and norm == "frozen":
+        raise UserError(
+            "norm 'frozen' keeps the statistics of loaded weights, and there are none; give "
+            "weights, or take norm 'batch', 'sync' or 'group'."
+        )
+
+
+def _choose_settings(kind: Kind, settings: Settings) -> DetectionSettings:
+    if isinstance(settings, DetectionSettings):
+        return settings
+    ready = {"paper": paper_settings, "torchvision": torchvision_settings}
+    if settings not in ready:
+        raise UserError(f"settings is {settings!r}; it must be 'paper' or 'torchvision'.")
+    return ready[settings](kind)
+
+
+def _new_head_norm(norm: NormPolicy, settings: Settings | None) -> HeadNorm:
+    """New heads have no statistics to freeze, and torchvision's have none at all."""
+    return "none" if settings == "torchvision" or norm == "frozen" else norm
+
+
+def _check_same(
+    path: Path, found: FoundDetector, kind: Kind, net: Net, settings: Settings | None
+) -> None:
+    """Raise UserError if a file is known to be of another detector than is asked for."""
+    if found.kind != kind:
+        raise UserError(f"{path} holds a {found.kind}, not a {kind}; ask for a {found.kind}.")
+    if differs(net.spec, found):
+        named = next((one.name for one in TABLE if one.spec == found.net), "another net")
+        raise UserError(f"{path} has {named} as its backbone, not {net.name}; ask for {named}.")
+    chosen = settings and _choose_settings(kind, settings)
+    if chosen and chosen.aligned != found.settings.aligned:
+        raise UserError(
+            f"{path} was trained with {'' if found.settings.aligned else 'un'}aligned regions, "
+            "and would find less with the others; leave settings out to take its own."
+        )
+
+
+def _spec_of(
+    found: FoundDetector, net: Net, given: Mapping[str, Any], settings: Settings | None
+) -> DetectorSpec:
+    """What to build for a whole detector's weights: as asked for, else as they are."""
+    known: dict[str, Any] = {
+        "classes": found.classes,
+        "norm": found.norm,
+        "norm_eps": found.norm_eps,
+        "fpn_channels": found.fpn_channels,
+    }
+    known |= {"min_sizes": found.min_sizes} if found.min_sizes else {}
+    known |= {"max_size": found.max_size} if found.max_size else {}
+    known |= given
+    # Another norm is asked for throughout, but where there is none.
+    as_found = found.head_norm == "none" or "norm" not in given
+    known.setdefault("head_norm", found.head_norm if as_found else given["norm"])
+    chosen = settings if isinstance(settings, DetectionSettings) else found.settings
+    return DetectorSpec(found.kind, found.net or net.spec, settings=chosen, **known)
+
+
+def detector_card(
+    model: Detector,
+    classes: Sequence[object] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> ModelCard:
+    """What a checkpoint of a detector says of itself.
+
+    Args:
+        model: the detector.
+        classes: names of the classes in the order of the labels from 1; their numbers if not given.
+        metrics: what was measured on it.
+        data: where it was trained, as in `ModelCard`.
+
+    Raises UserError if the names are not as many as the classes.
+    """
+    spec = model.spec
+    numbered = (f"class {number}" for number in range(1, spec.classes + 1))
+    names = tuple(map(str, numbered if classes is None else classes))
+    if len(names) != spec.classes:
+        raise UserError(f"{len(names)} names for {spec.classes} classes of objects; give as many.")
+    net = next((one for one in TABLE if one.spec == spec.net), None)
+    return ModelCard(
+        kind=DETECTOR,
+        net=net.name if net else "custom",
+        spec=spec.net,
+        classes=names,
+        preprocessing=model.preprocessing,
+        norm=spec.norm,
+        head_is_new=model.head_is_new,
+        metrics={name: float(value) for name, value in (metrics or {}).items()},
+        data=dict(data or {}),
+        versions=current_versions(),
+        detector=spec,
+    )
+
+
+def save_detector(
+    model: nn.Module,
+    path: str | Path,
+    classes: Sequence[object] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> ModelCard:
+    """Write a detector as a checkpoint, which `load_detector` takes, and return its card.
+
+    ``classes`` and ``metrics`` are those of `detector_card`.
+    Raises UserError if nobody could load the file, or it cannot be written.
+    """
+    detector: Detector = unwrap(model, Detector, "a detector of create_detector")
+    path = Path(path)
+    card = detector_card(detector, classes, metrics)
+    check_loadable(path, card, detector.state_dict(), build_from_card)
+    save_tensors(path, detector.state_dict(), card.to_dict())
+    return card
+
+
+def load_detector(path: str | Path) -> tuple[Detector, ModelCard]:
+    """The detector of a checkpoint in evaluation mode, and its card.
+
+    Raises UserError if the file is not a detector's checkpoint.
+    """
+    card, tensors = load_checkpoint(Path(path), DETECTOR)
+    with torch.device("meta"):
+        model = build_from_card(card)
+    take_state(model, Path(path), tensors)
+    model.head_is_new = card.head_is_new
+    return model.eval(), card
+
+
+def build_from_card(card: ModelCard) -> Detector:
+    """An untrained detector of the form that a card describes.
+
+    Raises UserError if there is none.
+    """
+    assert card.detector is not None
+    try:
+        return build_detector(card.detector, card.preprocessing)
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"No {card.detector.kind} can be built as its card says: {error}."
+        ) from error
