@@ -15,21 +15,12 @@ from pathlib import Path
 
 from resnestkit.data.images import ImageSet
 from resnestkit.data.shards import ShardImages, index_shard
+from resnestkit.data.splits import SPLIT_NAMES
 from resnestkit.errors import UserError
 
 HUGGING_FACE = "hf:"
 """How the name of a data set on the hub begins."""
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What splits are called, and what they are called here."""
 
 CLASS_FILE = "classes.txt"
 """Names of the classes, one a line, beside the shards."""

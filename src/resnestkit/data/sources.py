@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from resnestkit.data.images import FileImages, ImageSet, MemoryImages, is_image_file
-from resnestkit.data.packed import SPLIT_NAMES, Packed, load_packed
+from resnestkit.data.packed import Packed, load_packed
+from resnestkit.data.splits import SPLIT_NAMES
 from resnestkit.errors import UserError
 
 DIGITS = "digits"

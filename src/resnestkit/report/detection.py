@@ -1,0 +1,242 @@
+"""Drawings of detectors: how a training went, precision against recall, pictures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from resnestkit.report import canvas
+from resnestkit.report.boxes import class_colour
+from resnestkit.report.canvas import (
+    BEST,
+    FAINT,
+    INK,
+    LINE,
+    MUTED,
+    OTHER,
+    VAL,
+    new_figure,
+    plain,
+    set_title,
+    to_png,
+    user_fonts,
+)
+from resnestkit.report.lines import (
+    Points,
+    Record,
+    best_text,
+    finish_axes,
+    limit_percent,
+    read_points,
+    set_epochs,
+    short_marker,
+)
+
+NAMED_CURVES = 8
+"""With more classes than this, their curves are faint, and the best and worst alone are named."""
+PAIR_PIXELS = (900, 720)
+"""The most that one picture of a pair takes, width and height."""
+_GAP, _TEXT = 30, 52
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionRecall:
+    """One class's curve: precision at the recalls 0, 0.01, ... 1, at two overlaps.
+
+    Empty for a class without objects.
+    """
+
+    name: str
+    at50: Sequence[float]
+    at75: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class PicturePair:
+    """Two pictures, (h, w, 3) of uint8, with a line of text above each."""
+
+    left: npt.NDArray[np.uint8]
+    right: npt.NDArray[np.uint8]
+    left_title: str
+    right_title: str
+
+
+def draw_detection_curves(records: Sequence[Record]) -> bytes:
+    """Draw how a training of a detector went, as `resnestkit.report.figures.draw_curves` does.
+
+    Args:
+        records: one per epoch, with ``epoch`` and any of ``train_loss`` and its parts
+            (``train_loss_...``), ``val_ap``, ``val_ap50``, ``val_mask_ap``, ``val_mask_ap50``
+            (fractions of 1), ``lr`` and ``images_per_second``.
+
+    Returns:
+        A PNG of four panels.
+    """
+    figure = new_figure(10.0, 6.2)
+    losses, precision, rate, speed = figure.subplots(2, 2).flat
+    parts = sorted({key for one in records for key in one if key.startswith("train_loss_")})
+    drawn = [("all", "train_loss", INK)]
+    drawn += [
+        (key.removeprefix("train_loss_").replace("_", " "), key, _hex(i))
+        for i, key in enumerate(parts[:NAMED_CURVES])
+    ]
+    _panel(losses, "Loss", records, drawn)
+    scores = [("mask AP", "val_mask_ap", VAL), ("mask AP50", "val_mask_ap50", OTHER)]
+    if not any("val_mask_ap" in one for one in records):
+        scores = [("AP", "val_ap", VAL), ("AP50", "val_ap50", OTHER)]
+    _panel(precision, "Average precision, %", records, scores, 100.0)
+    _mark_best(precision, read_points(records, scores[0][1], 100.0))
+    _panel(rate, "Learning rate", records, [("", "lr", OTHER)])
+    _panel(speed, "Images per second", records, [("", "images_per_second", OTHER)])
+    for axes in (rate, speed):
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("epoch", color=MUTED, fontsize=9)
+    return to_png(figure)
+
+
+def _panel(
+    axes: Axes,
+    title: str,
+    records: Sequence[Record],
+    drawn: Sequence[tuple[str, str, str]],
+    scale: float = 1.0,
+) -> None:
+    """Lines of (label, key, colour), with their names below the title's right end."""
+    set_title(axes, title)
+    found = False
+    for label, key, colour in drawn:
+        epochs, values = read_points(records, key, scale)
+        found = found or bool(values)
+        if values:
+            marker = short_marker(values)
+            axes.plot(epochs, values, color=colour, label=label, lw=1.8, marker=marker, ms=4)
+    finish_axes(axes, empty=not found)
+    set_epochs(axes, [record["epoch"] for record in records])
+    _add_legend(axes)
+
+
+def _mark_best(axes: Axes, points: Points) -> None:
+    limit_percent(axes)
+    epochs, values = points
+    if values:
+        best = max(values)
+        axes.plot(
+            [epochs[values.index(best)]], [best], "o", ms=8, mfc="none", mec=BEST, mew=1.8,
+            label=f"best {best_text(points)}", zorder=5,
+        )  # fmt: skip
+        _add_legend(axes)
+
+
+def _add_legend(axes: Axes) -> None:
+    if len(axes.get_legend_handles_labels()[1]):
+        axes.legend(
+            loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8,
+            labelcolor=MUTED, handlelength=1.2, handletextpad=0.5,
+        )  # fmt: skip
+
+
+def draw_precision_recall(curves: Sequence[PrecisionRecall]) -> bytes:
+    """Draw precision against recall: a line for IoU 0.5, a light one for 0.75.
+
+    Returns:
+        A PNG: few classes each in its colour; of many, the mean, and by name the best and worst.
+    """
+    figure = new_figure(10.0, 4.6)
+    axes = figure.subplots()
+    set_title(axes, "Precision against recall")
+    known = [(i, curve) for i, curve in enumerate(curves) if len(curve.at50)]
+    few = len(known) <= NAMED_CURVES
+    ranked = sorted(known, key=lambda pair: -float(np.mean(pair[1].at50)))
+    named = ranked if few else [*ranked[:3], *ranked[-3:]]
+    if not few:
+        for _, curve in known:
+            _line(axes, curve.at50, FAINT, 0.8)
+    for i, curve in named:
+        colour = _hex(i)
+        label = f"{plain(curve.name, 24)}  {np.mean(curve.at50):.2f}, {np.mean(curve.at75):.2f}"
+        _line(axes, curve.at75, colour, 1.2, alpha=0.4)
+        _line(axes, curve.at50, colour, 2.0, label=label)
+    if len(known) > 1:
+        mean = np.mean([curve.at50 for _, curve in known], 0)
+        light = np.mean([curve.at75 for _, curve in known], 0)
+        _line(axes, light, INK, 1.4, alpha=0.4)
+        label = f"all  {mean.mean():.2f}, {light.mean():.2f}"
+        _line(axes, mean, INK, 2.4, label=label)
+    _finish(axes, empty=not known)
+    return to_png(figure)
+
+
+def draw_pairs(pairs: Sequence[PicturePair]) -> bytes:
+    """Draw pairs of pictures, one below the other, at the size that they have."""
+    heights = [max(pair.left.shape[0], pair.right.shape[0]) + _TEXT + _GAP for pair in pairs]
+    widest = max([300, *(max(p.left.shape[1], p.right.shape[1]) for p in pairs)])
+    width, height = 2 * widest + 3 * _GAP, max(120, sum(heights) + _GAP)
+    figure = Figure(
+        figsize=(width / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor="white"
+    )
+    FigureCanvasAgg(figure)
+    top = height - _GAP
+    for pair, taken in zip(pairs, heights, strict=True):
+        sides = (
+            (_GAP, pair.left, pair.left_title),
+            (2 * _GAP + widest, pair.right, pair.right_title),
+        )
+        for x, image, title in sides:
+            figure.text(
+                x / width, (top - 6) / height, plain(title, 70), color=INK, fontsize=9, va="top",
+                fontfamily=user_fonts()[0],
+            )  # fmt: skip
+            figure.figimage(image, x, top - _TEXT - image.shape[0], origin="upper")
+        top -= taken
+    if not pairs:
+        figure.text(0.5, 0.5, "no pictures", color=MUTED, fontsize=9, ha="center", va="center")
+    return to_png(figure)
+
+
+def _hex(index: int) -> str:
+    """A class's colour as matplotlib takes it."""
+    return "#" + "".join(f"{part:02x}" for part in class_colour(index))
+
+
+def _line(
+    axes: Axes,
+    precision: Sequence[float] | npt.NDArray[np.float64],
+    colour: str,
+    width: float,
+    *,
+    alpha: float = 1.0,
+    label: str | None = None,
+) -> None:
+    recall = np.linspace(0, 100, len(precision))
+    values = 100 * np.asarray(precision)
+    axes.plot(recall, values, color=colour, lw=width, alpha=alpha, label=label)
+
+
+def _finish(axes: Axes, *, empty: bool) -> None:
+    axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.grid(color=LINE, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlim(0, 101)
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("recall, %", color=MUTED, fontsize=9)
+    axes.set_ylabel("precision, %", color=MUTED, fontsize=9)
+    if empty:
+        axes.text(
+            0.5, 0.5, "no objects", transform=axes.transAxes, color=MUTED, fontsize=9,
+            ha="center", va="center",
+        )  # fmt: skip
+        return
+    legend = axes.legend(
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8.5,
+        labelcolor=MUTED, title="AP50, AP75", title_fontsize=8.5, alignment="left",
+        prop={"family": user_fonts()[0], "size": 8.5},
+    )  # fmt: skip
+    legend.get_title().set_color(MUTED)
