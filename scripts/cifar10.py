@@ -26,6 +26,7 @@ from resnestkit.models.zoo import find_net
 from resnestkit.ops.fused import use_kernels
 from resnestkit.progress import Reporter
 from resnestkit.training.build import make_model, resolve
+from resnestkit.training.recipe import BaseRecipe
 
 NETS = ("resnest23_small", "resnet23_small")
 IMAGES = 50_000
@@ -63,10 +64,11 @@ def main() -> None:
     print("\n".join(rows))
 
 
-def fit_epochs(recipe: Recipe, minutes: float) -> Recipe:
+def fit_epochs(recipe: BaseRecipe, minutes: float) -> BaseRecipe:
     """The recipe with as many epochs, after a fifth of warm-up, as the processor has time for."""
     net = find_net(recipe.model)
     recipe = resolve(recipe, net)
+    assert isinstance(recipe, Recipe)
     compute = choose_compute(recipe.device, recipe.precision)
     model = make_model(net, recipe, 10, compute, Reporter(quiet=True), load=False).train()
     images = torch.randn(recipe.batch_size, 3, 32, 32).contiguous(memory_format=compute.layout)
@@ -89,7 +91,7 @@ def describe(net: str, seed: int, result: TrainResult, seconds: float) -> str:
     minutes = sum(record["seconds"] for record in records) / 60
     return (
         f"| {net} | {seed} | {result.cost.macs / 1e6:.1f} M | {len(records)} | "
-        f"{result.last_top1:.2%} | {result.images_per_second:.0f} | {minutes:.1f} | "
+        f"{result.last_score:.2%} | {result.images_per_second:.0f} | {minutes:.1f} | "
         f"{seconds / 60:.1f} |"
     )
 

@@ -57,7 +57,7 @@ def print_table(results: dict[str, TrainResult]) -> None:
     print(f"\n{'net':<10}{'held-out accuracy':>19}{'multiply-adds':>15}{'images/s':>10}")
     for title, result in results.items():
         print(
-            f"{title:<10}{result.last_top1:>19.2%}{result.cost.macs / 1e6:>13.1f} M"
+            f"{title:<10}{result.last_score:>19.2%}{result.cost.macs / 1e6:>13.1f} M"
             f"{result.images_per_second:>10.0f}"
         )
 

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 import tyro
 
-from resnestkit.training.recipe import Precision, Recipe
+from resnestkit.training.recipe import BaseRecipe, Precision
 
 DEFAULT_DATA = "digits"
 """Built-in data, which has a recipe of the same name."""
 
 
+Task = Literal["classification", "detection"]
+RecipeT = TypeVar("RecipeT", bound=BaseRecipe)
+
+
 @dataclass(frozen=True)
-class TrainArguments:
-    """Train a net on a folder of images by class, or on the built-in digits.
+class TrainArguments(Generic[RecipeT]):
+    """Train a net on images by class, or a detector on images with boxes; or on the digits.
 
     Settings come from the defaults, then from --recipe, then from the other flags. The defaults
-    shown here are those of the digits; with --data or --recipe before --help, they are theirs.
+    shown here are those of the digits; with --data, --task or --recipe before --help, they are
+    theirs.
     """
 
-    settings: Annotated[Recipe, tyro.conf.arg(name="")]
+    settings: Annotated[RecipeT, tyro.conf.arg(name="")]
     data: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
-    """Holds train/ and val/ or test/, or one folder per class, or tar shards; or hf:NAME."""
+    """Images by class: train/ and val/ or test/, or a folder per class, or tar shards, or hf:NAME.
+    Images with boxes: annotations/ of COCO's form with images/, or "shapes"."""
+    task: Task | None = None
+    """What is learnt; none tells it from the data."""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -34,15 +42,17 @@ class TrainArguments:
 
 
 @dataclass(frozen=True)
-class DoctorArguments:
+class DoctorArguments(Generic[RecipeT]):
     """Look at data, recipe and machine before a training, and train nothing.
 
     Settings come as for `resnestkit train`: defaults, then --recipe, then the other flags.
     """
 
-    settings: Annotated[Recipe, tyro.conf.arg(name="")]
+    settings: Annotated[RecipeT, tyro.conf.arg(name="")]
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
-    """Holds train/ and val/ or test/, or one folder per class, or tar shards; or hf:NAME."""
+    """As for `resnestkit train`."""
+    task: Task | None = None
+    """What would be learnt; none tells it from the data."""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
     speed: bool = True

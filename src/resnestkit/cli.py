@@ -25,6 +25,7 @@ from resnestkit.arguments import (
     PredictArguments,
     TrainArguments,
 )
+from resnestkit.data.detection.layout import looks_like_coco
 from resnestkit.errors import UserError, nearest
 from resnestkit.models.zoo import TABLE, list_models
 from resnestkit.tables import (
@@ -33,8 +34,15 @@ from resnestkit.tables import (
     net_table,
     prediction_csv,
     prediction_table,
+    score_word,
 )
-from resnestkit.training.recipe import Recipe, load_recipe, recorded_data
+from resnestkit.training.recipe import (
+    BaseRecipe,
+    DetectionRecipe,
+    Recipe,
+    load_recipe,
+    recorded_data,
+)
 
 ArgumentsT = TypeVar("ArgumentsT")
 
@@ -50,9 +58,10 @@ def train(arguments: Sequence[str]) -> int:
         result = resume(parsed.resume, _value_of("--data", arguments))
     if os.environ.get("RANK", "0") != "0":  # torchrun's: the first process speaks for all
         return 0
+    name = score_word(result.evaluation.metrics)
     print(
-        f"accuracy    {result.evaluation.top1:.2%} of {result.evaluation.count} images, "
-        f"best epoch {result.best_epoch} (last {result.last_top1:.2%})\n"
+        f"{name:<11} {result.evaluation.score:.2%} of {result.evaluation.count} images, "
+        f"best epoch {result.best_epoch} (last {result.last_score:.2%})\n"
         f"model       {result.run.best}\n"
         f"report      {result.run.report}"
     )
@@ -274,31 +283,49 @@ def _parse(
     return parsed
 
 
-def _parse_train(arguments: Sequence[str]) -> TrainArguments:
+def _parse_train(arguments: Sequence[str]) -> TrainArguments[BaseRecipe]:
     """Defaults, then the recipe file, then flags: the file is read first, to become defaults."""
     name = _value_of("--recipe", arguments)
     data = _value_of("--data", arguments) or recorded_data(name) or DEFAULT_DATA
-    if name is None and data == DEFAULT_DATA:
-        settings = load_recipe(DEFAULT_DATA)
-    else:
-        settings = load_recipe(name) if name else Recipe()
+    settings = _default_settings(name, data, arguments)
     defaults = TrainArguments(settings, data=data)
-    parsed = _parse(TrainArguments, "train", arguments, defaults)
+    kind: Any = TrainArguments[type(settings)]  # type: ignore[misc]  # known when it runs
+    parsed: TrainArguments[BaseRecipe] = _parse(kind, "train", arguments, defaults)
     if parsed.resume is not None and replace(parsed, resume=None) != defaults:
         raise UserError("--resume goes on with a run's own settings; leave the other flags out.")
     return parsed
 
 
-def _parse_doctor(arguments: Sequence[str]) -> DoctorArguments:
+def _parse_doctor(arguments: Sequence[str]) -> DoctorArguments[BaseRecipe]:
     """As for train; which data it is, and so which defaults, shows once the words are parsed."""
     name = _value_of("--recipe", arguments)
-    settings = load_recipe(name) if name else Recipe()
-    defaults = DoctorArguments(settings, data=recorded_data(name) or DEFAULT_DATA)
-    parsed = _parse(DoctorArguments, "doctor", arguments, defaults)
-    if name is None and parsed.data == DEFAULT_DATA:
+    data = recorded_data(name) or next((w for w in arguments if looks_like_coco(w)), DEFAULT_DATA)
+    settings = _default_settings(name, data, arguments)
+    if data == DEFAULT_DATA and name is None and not isinstance(settings, DetectionRecipe):
+        settings = Recipe()
+    kind: Any = DoctorArguments[type(settings)]  # type: ignore[misc]  # known when it runs
+    defaults = DoctorArguments(settings, data=data)
+    parsed: DoctorArguments[BaseRecipe] = _parse(kind, "doctor", arguments, defaults)
+    if name is None and parsed.data == DEFAULT_DATA and isinstance(settings, Recipe):
         defaults = replace(defaults, settings=load_recipe(DEFAULT_DATA))
-        parsed = _parse(DoctorArguments, "doctor", arguments, defaults)
+        parsed = _parse(kind, "doctor", arguments, defaults)
     return parsed
+
+
+def _default_settings(name: str | None, data: str, arguments: Sequence[str]) -> BaseRecipe:
+    """The recipe by its name, else the defaults of the task, which the data tells if nobody does.
+
+    Raises UserError if the recipe is for another task than is asked for.
+    """
+    task = _value_of("--task", arguments)
+    if name is not None:
+        settings = load_recipe(name)
+        if task not in {None, settings.task}:
+            raise UserError(f"The recipe {name} is for {settings.task}, not for {task}.")
+        return settings
+    if task == DetectionRecipe.task or (task is None and looks_like_coco(data)):
+        return DetectionRecipe()
+    return load_recipe(DEFAULT_DATA) if data == DEFAULT_DATA else Recipe()
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from resnestkit.models.zoo import Net
@@ -25,6 +25,11 @@ def columns(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) 
         )
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def score_word(metrics: Mapping[str, float]) -> str:
+    """What people call the score of an evaluation."""
+    return "AP" if "ap" in metrics else "accuracy"
 
 
 def net_table(nets: Sequence[Net]) -> str:

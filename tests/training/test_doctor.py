@@ -10,11 +10,12 @@ import torch
 from rich.console import Console
 
 from resnestkit import Recipe, UserError, cli
+from resnestkit.data.findings import Finding
 from resnestkit.data.survey import Twin, look_at
 from resnestkit.progress import Reporter
 from resnestkit.training import doctor
 from resnestkit.training.checkup import Checkup, check_up
-from resnestkit.training.doctor import Balance, Finding
+from resnestkit.training.doctor import Balance
 from resnestkit.training.memory import StepMemory
 from resnestkit.training.preflight import warn
 

@@ -56,10 +56,10 @@ class SyncBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        share = self.momentum if self.momentum is not None else 0.1
+        self.num_batches_tracked += 1
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance * (count / (count - 1)), share)
-        self.num_batches_tracked += 1
 
 
 _NORMS: dict[NormPolicy, NormFactory] = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from resnestkit.compute import Compute
 from resnestkit.data.images import ImageSet
+from resnestkit.data.loaders import Batched
 from resnestkit.report.page import Headline, Section
 
 Advance = Callable[[int], None]
@@ -44,6 +45,11 @@ class Result(Protocol):
         """Every number worth a curve; the first that is no loss is the score."""
 
 
+def score_name(metrics: Mapping[str, float]) -> str:
+    """The metric that is the score: the first that is no loss."""
+    return next(name for name in metrics if name != "loss")
+
+
 @dataclass(frozen=True, slots=True)
 class TaskReport:
     """A task's part of a run's report."""
@@ -54,7 +60,7 @@ class TaskReport:
     """PNG files to be written beside the report, by name."""
 
 
-BatchT = TypeVar("BatchT")
+BatchT = TypeVar("BatchT", bound=Batched)
 ResultT = TypeVar("ResultT", bound=Result)
 
 

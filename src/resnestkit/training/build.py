@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from resnestkit.compute import Compute, choose_compute
+from resnestkit.data.detection.layout import SHAPES
 from resnestkit.data.packed import HUGGING_FACE
 from resnestkit.data.sources import DIGITS, Source, TrainedOn
 from resnestkit.errors import UserError
@@ -20,28 +22,33 @@ from resnestkit.ops.kernels import load_kernels, why_no_kernels
 from resnestkit.preprocessing import ChannelOrder, Preprocessing
 from resnestkit.progress import Reporter, track_bytes
 from resnestkit.tasks.classification import ClassificationTask
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.recipe import BaseRecipe, Recipe
 from resnestkit.weights.checkpoint import CLASSIFIER, ModelCard, current_versions
 from resnestkit.weights.loading import find_weights, freeze_loaded, load_weights, names_file
 
+RecipeT = TypeVar("RecipeT", bound=BaseRecipe)
 
-def resolve(recipe: Recipe, net: Net) -> Recipe:
+
+def resolve(recipe: RecipeT, net: Net) -> RecipeT:
     """The recipe as it will run: "auto" and none become what this machine and net make them."""
     compute = choose_compute(recipe.device, recipe.precision)
-    return replace(
-        recipe,
-        size=recipe.size or net.size,
-        train_size=recipe.train_size or recipe.size or net.size,
-        crop_ratio=recipe.crop_ratio or net.crop_ratio,
-        interpolation=recipe.interpolation or net.interpolation,
-        precision="bfloat16" if compute.bfloat16 else "float32",
-        kernels=_resolve_kernels(recipe, compute),
-        dropout=net.spec.dropout if recipe.dropout is None else recipe.dropout,
-        weights=_resolve_file(recipe.weights),
-    )
+    chosen: dict[str, Any] = {
+        "precision": "bfloat16" if compute.bfloat16 else "float32",
+        "kernels": _resolve_kernels(recipe, compute),
+        "weights": _resolve_file(recipe.weights),
+    }
+    if isinstance(recipe, Recipe):
+        chosen |= {
+            "size": recipe.size or net.size,
+            "train_size": recipe.train_size or recipe.size or net.size,
+            "crop_ratio": recipe.crop_ratio or net.crop_ratio,
+            "interpolation": recipe.interpolation or net.interpolation,
+            "dropout": net.spec.dropout if recipe.dropout is None else recipe.dropout,
+        }
+    return replace(recipe, **chosen)
 
 
-def _resolve_kernels(recipe: Recipe, compute: Compute) -> bool:
+def _resolve_kernels(recipe: BaseRecipe, compute: Compute) -> bool:
     """Whether to train by kernels. Raises UserError if they are asked for and cannot be had."""
     possible = compute.device.type == "cpu" and recipe.channels_last
     if recipe.kernels and not possible:
@@ -62,7 +69,7 @@ def _resolve_file(weights: str | None) -> str | None:
 
 def resolve_data(data: str | Path) -> str:
     """Where the images are: a whole path, or the name of a set that needs none."""
-    named = str(data) == DIGITS or str(data).startswith(HUGGING_FACE)
+    named = str(data) in {DIGITS, SHAPES} or str(data).startswith(HUGGING_FACE)
     return str(data) if named else str(Path(data).resolve())
 
 
@@ -167,6 +174,11 @@ def count(net: Net, preprocessing: Preprocessing, classes: int) -> Cost:
     with torch.device("meta"):
         model = create_model(net.name, classes, channels)
     return count_cost(model, channels, preprocessing.size)
+
+
+def describe_compute(compute: Compute, recipe: BaseRecipe) -> str:
+    """Device, arithmetic, layout and kernels in a line."""
+    return f"compute     {compute}{', compiled kernels' if recipe.kernels else ''}"
 
 
 def describe_net(net: Net, cost: Cost, size: int) -> str:

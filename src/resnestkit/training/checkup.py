@@ -10,6 +10,7 @@ import torch
 
 from resnestkit.compute import choose_compute
 from resnestkit.data.check import Checked, refuse_unreadable
+from resnestkit.data.findings import Finding
 from resnestkit.data.sources import load_source
 from resnestkit.errors import UserError
 from resnestkit.models.zoo import Net, find_net
@@ -23,7 +24,6 @@ from resnestkit.training.build import (
     resolve,
     resolve_data,
 )
-from resnestkit.training.doctor import Finding
 from resnestkit.training.preflight import Patient, examine, sort_findings
 from resnestkit.training.prepare import (
     check_every_class,

@@ -17,9 +17,9 @@ from resnestkit.errors import UserError
 from resnestkit.factory import build_from_card
 from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.zoo import find_net
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.recipe import BaseRecipe
 from resnestkit.training.run import Record, RunFolder
-from resnestkit.weights.checkpoint import ModelCard, read_card
+from resnestkit.weights.checkpoint import DETECTOR, ModelCard, read_card
 
 DEFAULT_SCORE = "val_top1"
 NOT_SETTINGS = {"model", "epochs", "seed"}
@@ -36,7 +36,7 @@ class PastRun:
 
     name: str
     data: str
-    recipe: Recipe
+    recipe: BaseRecipe
     records: list[Record]
     state: str
     """ "finished", "going" or "stopped"."""
@@ -144,7 +144,7 @@ def _read(path: Path, name: str) -> PastRun:
     return PastRun(name, data, recipe, records, state, _find_score(records), _find_cost(folder))
 
 
-def _find_state(run: RunFolder, recipe: Recipe, records: list[Record]) -> str:
+def _find_state(run: RunFolder, recipe: BaseRecipe, records: list[Record]) -> str:
     if records and records[-1]["epoch"] >= recipe.epochs:
         return "finished"
     metrics = run.path / "metrics.jsonl"
@@ -164,7 +164,7 @@ def _find_score(records: Sequence[Record]) -> str:
 def _find_cost(run: RunFolder) -> Cost | None:
     """Counted on the net that the run's checkpoint describes."""
     card = read_card(run.last) if run.last.is_file() else None
-    return None if card is None else _count(card)
+    return None if card is None or card.kind == DETECTOR else _count(card)
 
 
 def _count(card: ModelCard) -> Cost:
@@ -174,16 +174,17 @@ def _count(card: ModelCard) -> Cost:
 
 
 def _find_differences(runs: Sequence[PastRun]) -> dict[str, list[Any]]:
-    columns = {"data": [run.data for run in runs]}
-    for field in dataclasses.fields(Recipe):
-        if field.name not in NOT_SETTINGS:
-            columns[field.name] = [getattr(run.recipe, field.name) for run in runs]
+    columns: dict[str, list[Any]] = {"data": [run.data for run in runs]}
+    names = {field.name: None for run in runs for field in dataclasses.fields(run.recipe)}
+    for name in names:
+        if name not in NOT_SETTINGS:
+            columns[name] = [getattr(run.recipe, name, None) for run in runs]
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
 
 def _find_spreads(runs: Sequence[PastRun]) -> list[Spread]:
-    usual = {name: getattr(Recipe(), name) for name in WITHOUT_EFFECT}
-    groups: dict[tuple[str, Recipe], dict[int, PastRun]] = {}
+    usual = {name: getattr(BaseRecipe(), name) for name in WITHOUT_EFFECT}
+    groups: dict[tuple[str, BaseRecipe], dict[int, PastRun]] = {}
     for run in runs:
         if run.state == "finished" and run.best is not None:
             same = dataclasses.replace(run.recipe, model=run.net, seed=0, **usual)

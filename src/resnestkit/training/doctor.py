@@ -10,34 +10,18 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from resnestkit.data.check import Checked
+from resnestkit.data.findings import Finding
 from resnestkit.data.survey import Look, Twin
 from resnestkit.training.memory import StepMemory
 from resnestkit.training.optimizer import REFERENCE_BATCH, peak_rate
 from resnestkit.training.recipe import Recipe
 
-Severity = Literal["wrong", "slow", "note"]
-
 HIGHEST_PEAK = 6.4
 """Linear scaling was published up to 0.1 x 16384 / 256; beyond, trainings tend to diverge."""
 
 _NAMED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing to know before a training starts."""
-
-    severity: Severity
-    text: str
-    remedy: str
-    refused: bool = False
-    """A training would not start."""
-
-    def __str__(self) -> str:
-        return f"{self.text} {self.remedy}".strip()
 
 
 @dataclass(frozen=True, slots=True)

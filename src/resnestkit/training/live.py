@@ -10,7 +10,7 @@ from typing import Any, Generic
 from resnestkit.data.images import ImageSet
 from resnestkit.tasks.base import ResultT, Task
 from resnestkit.training.observers import Observer
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.recipe import BaseRecipe
 from resnestkit.training.report import write_report
 from resnestkit.training.run import Record, RunFolder
 from resnestkit.training.state import Position
@@ -40,7 +40,7 @@ class LiveReport(Observer[ResultT], Generic[ResultT]):
         self,
         run: RunFolder,
         card: ModelCard,
-        recipe: Recipe,
+        recipe: BaseRecipe,
         task: Task[Any, ResultT],
         images: ImageSet,
         split: str,

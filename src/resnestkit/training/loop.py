@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic
 
 import torch
@@ -17,13 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from resnestkit.compute import Compute
-from resnestkit.data.loaders import Batch, Loaders
+from resnestkit.data.loaders import Loaders
+from resnestkit.data.seeding import mix_seed
 from resnestkit.errors import UserError
 from resnestkit.models.layers import set_drop_block
 from resnestkit.ops.fused import use_kernels
 from resnestkit.progress import Reporter, format_seconds
 from resnestkit.ranks import any_of, gather, is_first, ranks, share_tensors
-from resnestkit.tasks.base import ResultT, Step, Task
+from resnestkit.tasks.base import BatchT, ResultT, Step, Task
 from resnestkit.training.interrupt import Interrupted, SignalWatch
 from resnestkit.training.optimizer import (
     moving_average,
@@ -31,13 +34,14 @@ from resnestkit.training.optimizer import (
     peak_rate,
     rate_at,
 )
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.precise import retake_statistics
+from resnestkit.training.recipe import BaseRecipe, Recipe
 from resnestkit.training.run import Record, RunFolder
 from resnestkit.training.state import Position, Trained, load_state, save_state
 from resnestkit.weights.checkpoint import ModelCard, save_tensors
 
 
-class Trainer(Generic[ResultT]):
+class Trainer(Generic[BatchT, ResultT]):
     """Trains a model by a recipe into a run folder; can stop after any step and go on from there.
 
     Args:
@@ -54,9 +58,9 @@ class Trainer(Generic[ResultT]):
     def __init__(
         self,
         model: nn.Module,
-        task: Task[Batch, ResultT],
-        recipe: Recipe,
-        loaders: Loaders[Batch],
+        task: Task[BatchT, ResultT],
+        recipe: BaseRecipe,
+        loaders: Loaders[BatchT],
         run: RunFolder,
         card: ModelCard,
         compute: Compute,
@@ -135,7 +139,8 @@ class Trainer(Generic[ResultT]):
         recipe, position = self.recipe, self.position
         self.model.train()
         self.task.start_epoch(recipe.epochs - position.epoch)
-        set_drop_block(self.model, recipe.drop_block * (position.epoch + 1) / recipe.epochs)
+        if isinstance(recipe, Recipe):
+            set_drop_block(self.model, recipe.drop_block * (position.epoch + 1) / recipe.epochs)
         self.loaders.sampler.set_position(position.epoch, position.batch)
         title = f"epoch {position.epoch + 1}/{recipe.epochs}"
         with (
@@ -160,7 +165,7 @@ class Trainer(Generic[ResultT]):
                     if asked.save:
                         self._save_state()
 
-    def _step(self, batch: Batch, watch: SignalWatch) -> tuple[Step, Asked]:
+    def _step(self, batch: BatchT, watch: SignalWatch) -> tuple[Step, Asked]:
         """Forward and backward of one batch; every ``accumulate`` batches the weights move."""
         recipe, position = self.recipe, self.position
         first = position.batch - position.batch % recipe.accumulate
@@ -196,7 +201,7 @@ class Trainer(Generic[ResultT]):
         due = is_first() and minutes >= self.recipe.save_minutes
         return Asked(*any_of([bad, watch.received is not None, due]))
 
-    def _leave_out(self, batch: Batch, step: Step, held: list[Tensor]) -> None:
+    def _leave_out(self, batch: BatchT, step: Step, held: list[Tensor]) -> None:
         """Drop a batch without a loss, and the statistics that it spoilt, or stop the run."""
         position = self.position
         position.skipped += 1
@@ -217,7 +222,7 @@ class Trainer(Generic[ResultT]):
         self._bad_group = True
         self.reporter.say(f"left out    a loss of {loss} {where} ({', '.join(names[:3])}, ...)")
 
-    def _find_bad(self, batch: Batch, step: Step) -> tuple[float, list[str]]:
+    def _find_bad(self, batch: BatchT, step: Step) -> tuple[float, list[str]]:
         """The loss that is no number, on whatever process, and the names of its images."""
         names = [self.loaders.train.images.names[index] for index in batch.indices]
         seen = gather((step.sums["loss"], names))
@@ -240,11 +245,16 @@ class Trainer(Generic[ResultT]):
         recipe = self.recipe
         per_epoch = math.ceil(self.steps / recipe.accumulate)
         step = self.position.epoch * per_epoch + self.position.batch // recipe.accumulate
+        total = recipe.epochs * per_epoch
+        warmup = recipe.warmup_steps
+        if warmup is None:
+            warmup = round(recipe.warmup_epochs * per_epoch)
         return rate_at(
             step,
             peak=peak_rate(recipe.lr, recipe.batch_size * ranks() * recipe.accumulate),
-            warmup=round(min(recipe.warmup_epochs, recipe.epochs / 2) * per_epoch),
-            total=recipe.epochs * per_epoch,
+            warmup=min(warmup, round(total / 2)),
+            total=total,
+            milestones=recipe.milestones if recipe.schedule == "step" else None,
         )
 
     def _finish_epoch(self) -> None:
@@ -252,6 +262,8 @@ class Trainer(Generic[ResultT]):
         position = self.position
         for module in (self.model, self.evaluated):
             share_tensors(list(module.buffers()))
+        if self.recipe.precise_norm:
+            self._retake_statistics()
         result = self.evaluate(self.evaluated, self.compute)
         sums = _add_up(gather(position.sums))
         trained = _means(sums)
@@ -279,6 +291,14 @@ class Trainer(Generic[ResultT]):
         )
         if self.on_epoch is not None and is_first():
             self.on_epoch(position, self.records, result)
+
+    def _retake_statistics(self) -> None:
+        """Of the weights that are about to be evaluated, on images of the epoch that ended."""
+        self.loaders.sampler.set_position(self.position.epoch)
+        batches = itertools.islice(self.loaders.train, self.recipe.precise_norm)
+        seed = mix_seed(self.recipe.seed, self.position.epoch)
+        step = partial(self.task.step, self.evaluated, compute=self.compute)
+        retake_statistics(self.evaluated, (partial(step, batch) for batch in batches), seed)
 
     def evaluate(self, model: nn.Module, compute: Compute) -> ResultT:
         """A model on the validation images."""

@@ -39,10 +39,23 @@ def peak_rate(lr: float, batch: int) -> float:
     return lr * batch / REFERENCE_BATCH
 
 
-def rate_at(step: int, *, peak: float, warmup: int, total: int) -> float:
-    """Learning rate of a step (from 0): linear from 0 over the warm-up, then cosine to 0."""
+def rate_at(
+    step: int,
+    *,
+    peak: float,
+    warmup: int,
+    total: int,
+    milestones: Sequence[float] | None = None,
+) -> float:
+    """Learning rate of a step (from 0): linear from 0 over the warm-up, then it falls.
+
+    It falls along a cosine to 0, or with ``milestones``, shares of the whole training, to a tenth
+    at each.
+    """
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
+    if milestones is not None:
+        return peak * 0.1 ** sum(step >= share * total for share in milestones)
     progress = (step - warmup) / max(1, total - warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 

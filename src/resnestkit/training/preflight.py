@@ -11,6 +11,7 @@ import torch
 
 from resnestkit.compute import Compute
 from resnestkit.data.check import Checked
+from resnestkit.data.findings import Finding
 from resnestkit.data.sources import Source
 from resnestkit.data.survey import Look, Twin, find_twins, mean_and_std
 from resnestkit.factory import create_model
@@ -18,7 +19,6 @@ from resnestkit.models.zoo import Net
 from resnestkit.progress import Reporter
 from resnestkit.ranks import ranks
 from resnestkit.training import doctor
-from resnestkit.training.doctor import Finding
 from resnestkit.training.memory import StepMemory, estimate_step, free_memory
 from resnestkit.training.recipe import Recipe
 

@@ -6,7 +6,7 @@ from resnestkit.progress import format_seconds
 from resnestkit.report.figures import draw_curves
 from resnestkit.report.page import Figure, Headline, Section, Table, render_page
 from resnestkit.tasks.base import TaskReport
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.recipe import BaseRecipe
 from resnestkit.training.run import Record, RunFolder
 from resnestkit.weights.checkpoint import ModelCard, write_whole
 
@@ -14,7 +14,7 @@ from resnestkit.weights.checkpoint import ModelCard, write_whole
 def write_report(
     run: RunFolder,
     card: ModelCard,
-    recipe: Recipe,
+    recipe: BaseRecipe,
     part: TaskReport,
     records: list[Record],
     best_epoch: int,
@@ -48,7 +48,7 @@ def _headlines(records: list[Record], best_epoch: int) -> list[Headline]:
     ]
 
 
-def _recipe_table(recipe: Recipe) -> Table:
+def _recipe_table(recipe: BaseRecipe) -> Table:
     rows = [[name.replace("_", "-"), str(value)] for name, value in recipe.to_dict().items()]
     return Table("Recipe", ["setting", "value"], rows, folded=True)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from resnestkit.errors import UserError
-from resnestkit.training.recipe import Recipe, recipe_from_dict
+from resnestkit.training.recipe import BaseRecipe, Recipe, recipe_from_dict
 from resnestkit.weights.checkpoint import write_whole
 
 Record = dict[str, float]
@@ -46,12 +46,14 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"Cannot make the folder {self.path}: {error.strerror}.") from error
 
-    def take(self, data: str, recipe: Recipe, versions: dict[str, str]) -> None:
+    def take(self, data: str, recipe: BaseRecipe, versions: dict[str, str]) -> None:
         """Begin a run here: write its config, unless another run was quicker.
 
         Raises UserError if the folder holds a run already, or cannot be written.
         """
-        config = {"data": data, "recipe": recipe.to_dict(), "versions": versions}
+        config = {
+            "data": data, "task": recipe.task, "recipe": recipe.to_dict(), "versions": versions,
+        }  # fmt: skip
         try:
             with self.config.open("x", encoding="utf-8") as file:
                 json.dump(config, file, indent=2)
@@ -67,7 +69,7 @@ class RunFolder:
         )
 
     @classmethod
-    def open(cls, path: Path) -> tuple[RunFolder, str, Recipe]:
+    def open(cls, path: Path) -> tuple[RunFolder, str, BaseRecipe]:
         """An earlier run, with its data and recipe. Raises UserError if there is none."""
         run = cls(path)
         if not run.config.is_file():
@@ -75,9 +77,10 @@ class RunFolder:
         try:
             config = json.loads(run.config.read_text(encoding="utf-8"))
             data, values = str(config["data"]), dict(config["recipe"])
+            task = config.get("task", Recipe.task)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{run.config} is damaged: {error}.") from error
-        return run, data, recipe_from_dict(values, str(run.config))
+        return run, data, recipe_from_dict(values, str(run.config), task)
 
     @classmethod
     def new(cls, net: str) -> RunFolder:

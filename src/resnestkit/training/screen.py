@@ -10,12 +10,12 @@ from typing import Any
 from rich.bar import Bar
 from rich.table import Table
 
+from resnestkit.data.findings import Finding
 from resnestkit.data.survey import Look, Shape, describe_shapes
 from resnestkit.progress import Reporter, format_seconds
 from resnestkit.ranks import ranks
 from resnestkit.training import doctor
 from resnestkit.training.checkup import Checkup
-from resnestkit.training.doctor import Finding
 from resnestkit.training.optimizer import peak_rate
 
 _CLASSES_SHOWN = 12

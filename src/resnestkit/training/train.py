@@ -4,36 +4,26 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from resnestkit.compute import choose_compute, explain_memory
+from resnestkit.compute import Compute, choose_compute, explain_memory
 from resnestkit.data.seeding import mix_seed
-from resnestkit.data.sources import DIGITS, load_source
 from resnestkit.errors import UserError
-from resnestkit.factory import load_model
 from resnestkit.models.cost import Cost
 from resnestkit.models.zoo import Net, find_net
 from resnestkit.progress import Reporter
 from resnestkit.ranks import is_first, joined, rank, restarts, share, wait
-from resnestkit.tasks.evaluation import Evaluation
-from resnestkit.training.build import (
-    channel_order,
-    count,
-    describe_net,
-    make_card,
-    make_model,
-    make_preprocessing,
-    make_task,
-    resolve,
-    resolve_data,
-)
+from resnestkit.tasks.base import score_name
+from resnestkit.training.build import resolve, resolve_data
+from resnestkit.training.classification import prepare_classification
+from resnestkit.training.detection import prepare_detection
+from resnestkit.training.job import Job
 from resnestkit.training.live import LiveReport
 from resnestkit.training.loop import Trainer
 from resnestkit.training.observers import Observer, Observers
-from resnestkit.training.preflight import Patient, warn
-from resnestkit.training.prepare import check_norm, hint_at_size, make_loaders, read_images
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe
 from resnestkit.training.run import RunFolder
 from resnestkit.training.tensorboard import Board, require_tensorboard
 from resnestkit.weights.checkpoint import current_versions
@@ -44,11 +34,12 @@ class TrainResult:
     """What a finished training left."""
 
     run: RunFolder
-    evaluation: Evaluation
-    """The best model on the validation images, in float32. The epoch was chosen on these images."""
+    evaluation: Any
+    """The best model on the validation images, in float32. The epoch was chosen on these images.
+    An `Evaluation` of a classifier, a `DetectionEvaluation` of a detector."""
     best_epoch: int
-    last_top1: float
-    """Accuracy of the last epoch, for which nothing was chosen."""
+    last_score: float
+    """Score (accuracy, or AP) of the last epoch, for which nothing was chosen."""
     cost: Cost
     """Parameters, and multiply-adds at the size evaluated with."""
     images_per_second: float
@@ -57,7 +48,7 @@ class TrainResult:
 
 def train(
     data: str | Path,
-    recipe: Recipe,
+    recipe: BaseRecipe,
     output: str | Path | None = None,
     *,
     reporter: Reporter | None = None,
@@ -65,8 +56,8 @@ def train(
     """Train, evaluate and report. Under torchrun, every process calls this and gets the result.
 
     Args:
-        data: "digits", or a folder of images by class.
-        recipe: every setting.
+        data: "digits", or a folder of images by class; "shapes", or a COCO folder, for a detector.
+        recipe: every setting; its kind, `Recipe` or `DetectionRecipe`, says what is trained.
         output: the run folder to make; None is runs/<net>-<time>.
         reporter: where progress goes; None prints to standard output.
 
@@ -117,7 +108,7 @@ def _new_run(net: Net, output: str | Path | None, origin: str) -> RunFolder:
 
 
 def _keep_apart(run: RunFolder, origin: str) -> None:
-    if origin != DIGITS and run.path.resolve().is_relative_to(origin):
+    if Path(origin).is_absolute() and run.path.resolve().is_relative_to(origin):
         raise UserError(
             f"The run folder {run.path} would lie inside the data, where it would be taken for a "
             "class. Choose an --output elsewhere."
@@ -125,44 +116,30 @@ def _keep_apart(run: RunFolder, origin: str) -> None:
 
 
 def _train(
-    run: RunFolder, data: str, recipe: Recipe, reporter: Reporter, *, resumed: bool
+    run: RunFolder, data: str, recipe: BaseRecipe, reporter: Reporter, *, resumed: bool
 ) -> TrainResult:
     if recipe.tensorboard:
         require_tensorboard()
-    net = find_net(recipe.model)
     compute = choose_compute(recipe.device, recipe.precision, channels_last=recipe.channels_last)
     torch.manual_seed(recipe.seed)
-    preprocessing = make_preprocessing(recipe, net)
-    source = load_source(data, preprocessing.channels, recipe.holdout, recipe.seed)
     states = run.states(recipe.keep_states)
     starts = share(not any(state.exists() for state in states))
-    model = make_model(net, recipe, len(source.classes), compute, reporter, load=starts)
-    recipe = replace(recipe, channel_order=channel_order(model, recipe))
-    preprocessing = make_preprocessing(recipe, net)
-    cost = count(net, preprocessing, len(source.classes))
-    reporter.say(describe_net(net, cost, preprocessing.size))
-    reporter.say(f"compute     {compute}{', compiled kernels' if recipe.kernels else ''}")
-    checked = read_images(source, recipe, reporter)
-    hint_at_size(checked["train"], net, preprocessing.size, reporter)
-    check_norm(checked["train"], recipe)
-    warn(Patient(source, checked, net, recipe, compute), reporter)
+    job = _prepare(data, recipe, compute, reporter, load=starts)
 
     # Only now, when nothing the user could mend stands in the way, is the folder taken.
     if not resumed and is_first():
-        run.take(data, recipe, current_versions())
+        run.take(data, job.recipe, current_versions())
     if rank():
         torch.manual_seed(mix_seed(recipe.seed, rank()))  # each drops and mixes its own
     reporter.say(f"run         {run.path}")
-    card = make_card(net, source, recipe, preprocessing)
-    task = make_task(recipe, card)
-    loaders = make_loaders(checked, source.validation, recipe, preprocessing)
-    trainer = Trainer(model, task, recipe, loaders, run, card, compute, reporter)
+    trainer = Trainer(
+        job.model, job.task, job.recipe, job.loaders, run, job.card, compute, reporter
+    )
     if not starts:
         trainer.resume()
     advice = f"Halve --batch-size {recipe.batch_size}, and double --accumulate to make up for it."
-    validation = checked[source.validation].images
-    report = LiveReport(run, card, recipe, task, validation, source.validation)
-    watching: dict[str, Observer[Evaluation]] = {"report": report} if is_first() else {}
+    report = LiveReport(run, job.card, job.recipe, job.task, job.validation, job.split)
+    watching: dict[str, Observer[Any]] = {"report": report} if is_first() else {}
     if recipe.tensorboard and is_first():
         watching["tensorboard"] = Board(run.path / "tensorboard")
     observers = Observers(reporter, watching)
@@ -170,12 +147,21 @@ def _train(
     with explain_memory(advice), observers:
         trainer.fit()
         wait()  # until the first process has written the last epoch's files
-        best, _ = load_model(run.best)
-        result = trainer.evaluate(compute.place(best), replace(compute, bfloat16=False))
+        best = compute.place(job.load(run.best))
+        result = trainer.evaluate(best, replace(compute, bfloat16=False))
     best_epoch, records = trainer.position.best_epoch, trainer.records
     if is_first():
-        run.write_json("evaluation.json", {"classes": card.classes, **asdict(result)})
+        run.write_json("evaluation.json", {"classes": job.card.classes, **asdict(result)})
         observers.attempt("report", lambda: report.finish(trainer.position, records, result))
     speeds = sorted(record["images_per_second"] for record in records)
-    speed, last = speeds[len(speeds) // 2], records[-1]["val_top1"]
-    return TrainResult(run, result, best_epoch, last, cost, speed)
+    speed, last = speeds[len(speeds) // 2], records[-1][f"val_{score_name(result.metrics)}"]
+    return TrainResult(run, result, best_epoch, last, job.cost, speed)
+
+
+def _prepare(
+    data: str, recipe: BaseRecipe, compute: Compute, reporter: Reporter, *, load: bool
+) -> Job[Any, Any]:
+    if isinstance(recipe, DetectionRecipe):
+        return prepare_detection(data, recipe, compute, reporter)
+    assert isinstance(recipe, Recipe)
+    return prepare_classification(data, recipe, compute, reporter, load=load)
