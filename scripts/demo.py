@@ -25,7 +25,9 @@ def main() -> None:
     """Train both nets, write a digit as PNG, and let the ResNeSt read it."""
     if FOLDER.exists():
         shutil.rmtree(FOLDER)
-    recipe = replace(load_recipe("digits"), epochs=EPOCHS)
+    recipe = load_recipe("digits")
+    assert isinstance(recipe, Recipe)
+    recipe = replace(recipe, epochs=EPOCHS)
     results = {}
     for title, net in NETS.items():
         print(f"\n{title} on handwritten digits", flush=True)
