@@ -112,7 +112,7 @@ def prepare(net: str, who: str, batch: int, size: int) -> Callable[[int], float]
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
                 logits = model(images)
             loss = F.cross_entropy(logits.float(), labels)
-            loss.backward()
+            torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
