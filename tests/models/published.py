@@ -27,6 +27,8 @@ TORCHVISION = [
 ]
 TIMM = {
     **{name: name for name in TORCHVISION},
+    "resnet26": "resnet26",
+    "resnet26d": "resnet26d",
     "resnet50c": "resnet50c",
     "resnet101c": "resnet101c",
     "resnet50d": "resnet50d",

@@ -130,6 +130,7 @@ def _small(cardinality: int = 1, base_width: int = 64) -> NetSpec:
 TABLE: tuple[Net, ...] = (
     Net("resnet18", _basic(L18), 11_689_512, 1.814),
     Net("resnet34", _basic(L34), 21_797_672, 3.664),
+    Net("resnet26", _resnet(L18), 15_995_176, 2.342, interpolation="bicubic"),
     Net("resnet50", _resnet(L50), 25_557_032, 4.089, aliases=("resnet50b",)),
     Net("resnet101", _resnet(L101), 44_549_160, 7.801, aliases=("resnet101b",)),
     Net("resnet152", _resnet(L152), 60_192_808, 11.514),
@@ -137,6 +138,7 @@ TABLE: tuple[Net, ...] = (
     Net("resnet101a", _resnet_a(L101), 44_549_160, 7.570),
     Net("resnet50c", _resnet_c(L50), 25_576_264, 4.329),
     Net("resnet101c", _resnet_c(L101), 44_568_392, 8.041),
+    Net("resnet26d", _resnet_d(L18), 16_014_408, 2.582, interpolation="bicubic"),
     Net("resnet50d", _resnet_d(L50), 25_576_264, 4.329),
     Net("resnet101d", _resnet_d(L101), 44_568_392, 8.041),
     Net("resnet50s", _resnet_c(L50, stem_width=64), 25_680_808, 5.444),

@@ -173,6 +173,8 @@ MANIFEST: tuple[PublishedWeights, ...] = (
     _torchvision("wide_resnet101_2", 1, "32ee1156", 78.848, 94.284),
     _timm("resnet50c", "gluon", _GLUON, "gluon_resnet50_v1c-48092f55", 78.016, 93.994, hub="resnet50c.gluon_in1k"),
     _timm("resnet101c", "gluon", _GLUON, "gluon_resnet101_v1c-1f26822a", 79.542, 94.588, hub="resnet101c.gluon_in1k"),
+    _timm("resnet26", "bt", _TIMM_PORTS, "resnet26-9aa10e23", 75.298, 92.578, hub="resnet26.bt_in1k"),
+    _timm("resnet26d", "bt", _TIMM_PORTS, "resnet26d-69e92c46", 76.698, 93.156, hub="resnet26d.bt_in1k"),
     _timm("resnet50d", "a1", _STRIKES_BACK, "resnet50d_a1_0-e20cff14", 80.73, 94.678, ratio=0.95, hub="resnet50d.a1_in1k"),
     _timm("resnet50d", "ra2", _TIMM_PORTS, "resnet50d_ra2-464e36ba", 80.546, 95.16, hub="resnet50d.ra2_in1k"),
     _timm("resnet50d", "gluon", _GLUON, "gluon_resnet50_v1d-818a1b1b", 79.08, 94.458, hub="resnet50d.gluon_in1k"),
