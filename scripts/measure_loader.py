@@ -3,7 +3,7 @@
 Both take the same JPEG files through a random-resized crop of 224 pixels, a flip, and batches of
 64, in the same number of reading processes. ImageFolder's way also normalises each image; ours
 leaves that to the device, so it is measured without it and with the batch normalised on arrival.
-Rounds are interleaved, every round in a process of its own with one thread of torch. With no
+Rounds are interleaved, with one thread of torch, and every round makes its loader anew. With no
 reading process all work is in one process; with one, it reads and the other only receives.
 
 Command: .venv/bin/python scripts/measure_loader.py [FOLDER] [--rounds 10] [--images 512]
@@ -13,9 +13,7 @@ FOLDER has a folder of JPEGs per class; without it, photo-like images of 500x375
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -41,16 +39,13 @@ WORKERS = (0, 1)
 
 
 def main() -> None:
-    """Print a table, or the speed of one measured process."""
+    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        print(measure(given.one[0], given.folder, int(given.one[1]), given.images))
-        return
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made:
         folder = given.folder or draw_photos(Path(made), given.images)
         speeds = measure_in_turn(folder, given.rounds, given.images)
@@ -58,21 +53,18 @@ def main() -> None:
 
 
 def measure_in_turn(folder: Path, rounds: int, images: int) -> dict[tuple[str, int], list[float]]:
-    """Images per second of everyone, round by round, each in a process of its own."""
+    """Images per second of everyone, round by round."""
     speeds: dict[tuple[str, int], list[float]] = {(who, n): [] for n in WORKERS for who in WHO}
-    command = [sys.executable, __file__, str(folder), "--images", str(images), "--one"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for number in range(rounds):
         for (who, workers), found in speeds.items():
-            said = subprocess.check_output([*command, who, str(workers)], env=environment)
-            found.append(float(said))
-        print(f"round {number + 1} of {rounds} done", file=sys.stderr, flush=True)
+            found.append(measure(who, folder, workers, images))
+        words = ", ".join(f"{found[-1]:.0f}" for found in speeds.values())
+        print(f"round {number + 1} of {rounds}: {words} images/s", file=sys.stderr, flush=True)
     return speeds
 
 
 def measure(who: str, folder: Path, workers: int, images: int) -> float:
     """Images per second over one pass, after a first batch that is not counted."""
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     batches = (
         torchvision_batches(folder, workers) if who == "torchvision" else ours(folder, workers)
