@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resnestkit import UserError, create_model
+from resnestkit.folders import cache_folder
 from resnestkit.models.attention import SplitAttention
 from resnestkit.models.layers import PointwiseConv, norm_relu
 from resnestkit.ops import fused, kernels
@@ -188,6 +189,8 @@ def test_kernels_compute_only_where_they_are_on_and_fit(monkeypatch: pytest.Monk
     monkeypatch.setattr(fused, "_call", lambda name, *_: calls.append(name))
     x, norm = make_map(2, 4, 6, 6).detach(), make_norm(4)
     fit = {"x": x, "norm": norm}
+    hooked, seen = make_norm(4), []
+    hooked.register_forward_hook(lambda *_: seen.append(1))
     unfit = [
         fit | {"x": x.double(), "norm": make_norm(4).double()},
         fit | {"x": x.contiguous()},
@@ -196,6 +199,7 @@ def test_kernels_compute_only_where_they_are_on_and_fit(monkeypatch: pytest.Monk
         fit | {"norm": nn.BatchNorm2d(4, affine=False)},
         fit | {"norm": nn.BatchNorm2d(4, track_running_stats=False)},
         fit | {"norm": nn.GroupNorm(2, 4)},
+        fit | {"norm": hooked},
     ]
     norm_relu(x, norm)
     with use_kernels():
@@ -204,6 +208,7 @@ def test_kernels_compute_only_where_they_are_on_and_fit(monkeypatch: pytest.Monk
         with use_kernels(enabled=False):
             norm_relu(x, norm)
         assert not calls
+        assert seen
         norm_relu(x, norm)
     assert calls == ["measure", "normalise"]
 
@@ -234,7 +239,8 @@ def test_without_a_compiler_one_sentence_says_so(
     with pytest.raises(UserError, match="no-such-compiler"), use_kernels():
         pass
     broken = tmp_path / "c++"
-    broken.write_text("#!/bin/sh\n[ $1 = --version ] || { echo 'error: no OpenMP' >&2; exit 1; }\n")
+    script = ["#!/bin/sh", 'case "$*" in *--version) exit 0;; esac', "echo error: no OpenMP >&2"]
+    broken.write_text("\n".join([*script, "exit 1"]))
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
     assert kernels.why_no_kernels() == "The kernels do not compile: error: no OpenMP."
@@ -250,3 +256,78 @@ def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
     assert [process.wait() for process in started] == [0, 0]
     kept = list((tmp_path / "kernels").iterdir())
     assert len(kept) == 1
+
+
+@needs_compiler
+def test_a_compiled_or_exported_net_is_of_the_plain_form() -> None:
+    attention = SplitAttention(16, 32, make_norm).to(memory_format=torch.channels_last)
+    x = make_map(2, 16, 4, 4)
+    with use_kernels():
+        compiled = torch.compile(attention, backend="aot_eager", fullgraph=True)
+        compiled(x).sum().backward()
+        torch.export.export(attention, (x.detach(),))
+    assert attention.fc1.weight.grad is not None
+
+
+@needs_compiler
+def test_a_stem_that_was_changed_runs_as_it_is() -> None:
+    stem = create_model("resnet50d", classes=0).conv1.to(memory_format=torch.channels_last)
+    x = make_map(2, 3, 16, 16).detach()
+    seen: list[int] = []
+    stem[5].register_forward_hook(lambda *_: seen.append(1))
+    stem[2] = nn.SiLU()
+    plain = nn.Sequential(*stem)
+    with use_kernels():
+        torch.testing.assert_close(stem(x), plain(x), rtol=1e-4, atol=1e-5)
+        assert stem[:3](x).shape == (2, 32, 8, 8)
+    assert seen == [1, 1]
+
+
+@needs_compiler
+def test_a_strided_or_padded_pointwise_convolution_keeps_its_form() -> None:
+    x = make_map(2, 4, 5, 5).detach()
+    for options in ({"padding": 1}, {"stride": 2}):
+        conv = PointwiseConv(4, 4, 1, **options).to(memory_format=torch.channels_last)
+        with use_kernels():
+            assert torch.equal(conv(x), nn.Conv2d.forward(conv, x))
+
+
+@needs_compiler
+def test_backward_twice() -> None:
+    attention = SplitAttention(8, 16, make_norm).to(memory_format=torch.channels_last)
+    x = make_map(2, 8, 4, 4)
+    with use_kernels():
+        out = attention(x).sum()
+    first = torch.autograd.grad(out, [x], retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(out, [x])[0])
+
+
+@needs_compiler
+def test_a_net_of_bfloat16_with_norms_of_float32() -> None:
+    attention = SplitAttention(8, 16, make_norm).to(torch.bfloat16)
+    attention.bn0.float()
+    attention.bn1 = nn.Identity()
+    x = make_map(2, 8, 4, 4, dtype=torch.bfloat16)
+    with use_kernels():
+        attention(x.contiguous(memory_format=torch.channels_last)).sum().backward()
+    assert attention.fc1.weight.grad is not None
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RESNESTKIT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    with pytest.raises(UserError, match="RESNESTKIT_CACHE"):
+        cache_folder()
+
+
+@needs_compiler
+def test_a_compiler_with_words_behind_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RESNESTKIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "env c++ -O1")
+    kernels.load_kernels.cache_clear()
+    assert kernels.why_no_kernels() is None
+    kernels.load_kernels.cache_clear()

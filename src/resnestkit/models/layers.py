@@ -124,7 +124,8 @@ class PointwiseConv(nn.Conv2d):
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
         """Mix the channels of every pixel."""
-        if fused.takes(x):
+        plain = self.stride == (1, 1) and self.padding == (0, 0)
+        if plain and fused.takes(x):
             return fused.pointwise(x, self)
         mixed: Tensor = super().forward(x)
         return mixed
@@ -174,11 +175,16 @@ class DeepStem(nn.Sequential):
     """Three 3x3 convolutions (ResNet-C), numbered as in the published weights."""
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Convolve, normalise and rectify twice, and convolve."""
-        first, norm1, _, second, norm2, _, third = self
-        x = norm_relu(first(x), norm1)
-        out: Tensor = third(norm_relu(second(x), norm2))
-        return out
+        """One layer after the other; a norm and the ReLU behind it in one piece where that fits."""
+        layers = iter(self)
+        for layer in layers:
+            if not fused.fits(layer, x):
+                x = layer(x)
+                continue
+            follower = next(layers, nn.Identity())
+            joined = type(follower) is nn.ReLU and not follower._forward_hooks
+            x = fused.norm_relu(x, layer) if joined else follower(layer(x))
+        return x
 
 
 def make_pool(spec: NetSpec) -> nn.Module:

@@ -63,17 +63,24 @@ def fits(norm: nn.Module, x: Map) -> TypeGuard[nn.BatchNorm2d]:
         and type(norm) is nn.BatchNorm2d
         and norm.training
         and norm.affine
+        and norm.bias is not None
         and norm.track_running_stats
         and norm.momentum is not None
         and norm.weight.dtype == torch.float32
         and x.numel() > x.shape[1]
+        and not norm._forward_hooks
+        and not norm._forward_pre_hooks
     )
 
 
 def takes(x: Map) -> bool:
-    """Whether kernels are on, and are for this map: large enough, channels_last, on a CPU."""
+    """Whether kernels are on, and are for this map: large enough, channels_last, on a CPU.
+
+    A compiler of graphs (torch.compile, torch.export) sees the plain form: it fuses by itself.
+    """
     return (
         _Switch.kernels is not None
+        and not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype in TYPES
         and x.numel() >= _LEAST
@@ -88,7 +95,9 @@ def norm_relu(x: Map, norm: nn.BatchNorm2d) -> Map:
 
 
 def join_block(x: Map, shortcut: Map, norm: nn.BatchNorm2d) -> Map:
-    """relu(norm(x) + shortcut) in training; `fits` first."""
+    """relu(norm(x) + shortcut) in training; `fits` first. Both are of one shape."""
+    if shortcut.shape != x.shape:
+        raise ValueError(f"a branch of {tuple(x.shape)} and a shortcut of {tuple(shortcut.shape)}")
     other = shortcut.to(x.dtype).contiguous(memory_format=torch.channels_last)
     out: Tensor = _NormRelu.apply(x, other, norm.weight, norm.bias, norm)
     return out
@@ -109,6 +118,9 @@ def attend(
         gate: turns the pooled sum of the splits (b, C, 1, 1) into weights (b, RC, 1, 1).
         radix: number of splits.
         learnt: the gate's parameters.
+
+    Under torch.utils.checkpoint the gradients are right, but the norms' statistics follow once more
+    than without, since the gate's own graph is computed again for itself.
     """
     trained = [parameter for parameter in learnt if parameter.requires_grad]
     out: Tensor = _Attend.apply(x, norm.weight, norm.bias, norm, gate, radix, *trained)
@@ -116,8 +128,10 @@ def attend(
 
 
 def pointwise(x: Float[Tensor, "b i h w"], conv: nn.Conv2d) -> Float[Tensor, "b o h w"]:
-    """A 1x1 convolution of stride 1 as a product of matrices; `takes` first."""
-    mixed = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
+    """A 1x1 convolution, without stride or padding, as a product of matrices; `takes` first."""
+    # By a permutation, the weight's gradient comes to lie as the weight does.
+    weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, conv.in_channels)
+    mixed = F.linear(x.permute(0, 2, 3, 1), weight, conv.bias)
     return mixed.permute(0, 3, 1, 2)
 
 
@@ -232,7 +246,8 @@ class _Attend(torch.autograd.Function):
         pooled = sums.view(images, radix, channels // radix, 1, 1).sum(1) / (height * width)
         with torch.enable_grad():
             pooled.requires_grad_()
-            gated = gate(pooled)
+            autocast = torch.is_autocast_enabled("cpu")
+            gated = gate(pooled if autocast else pooled.to(x.dtype))
         attention = gated.detach().flatten(1).float().contiguous()
         y = torch.empty_like(x[:, : channels // radix], memory_format=torch.channels_last)
         _call("join", x, x, measured.scale, measured.shift, attention, *size, y)
@@ -268,7 +283,10 @@ def _through_gate(
     """Gradients of every split's pooled sum, alike for all splits, and of the gate's parameters."""
     pooled, gated, learnt = gate
     asked = asked.view_as(gated).to(gated.dtype)
-    pooling, *others = torch.autograd.grad(gated, [pooled, *learnt], asked, allow_unused=True)
+    # The graph is kept for whoever goes back twice; it goes with what holds it.
+    pooling, *others = torch.autograd.grad(
+        gated, [pooled, *learnt], asked, allow_unused=True, retain_graph=True
+    )
     return pooling.flatten(1).float().repeat(1, radix), tuple(others)
 
 

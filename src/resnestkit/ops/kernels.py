@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -70,8 +71,7 @@ def load_kernels() -> Kernels:
 
     Raises UserError, in one sentence, where they cannot be had.
     """
-    compiler = _find_compiler()
-    command = [compiler, *_flags()]
+    command = [*_find_compiler(), *_flags()]
     library = cache_folder() / "kernels" / f"{_digest(command)}.so"
     if not library.is_file():
         _compile(command, library)
@@ -90,12 +90,13 @@ def why_no_kernels() -> str | None:
     return None
 
 
-def _find_compiler() -> str:
+def _find_compiler() -> list[str]:
+    """The compiler, and what $CXX gives along with it, such as ``ccache g++ -O2``."""
     asked = os.environ.get("CXX")
-    for name in [asked] if asked else ["c++", "g++", "clang++"]:
-        found = shutil.which(name)
+    for words in [shlex.split(asked)] if asked else [["c++"], ["g++"], ["clang++"]]:
+        found = shutil.which(words[0])
         if found:
-            return found
+            return [found, *words[1:]]
     raise UserError(
         f"There is no C++ compiler {asked}." if asked else "There is no C++ compiler (g++)."
     )
@@ -113,7 +114,7 @@ def _flags() -> list[str]:
 def _digest(command: list[str]) -> str:
     """Of all that decides the code: the source, the compiler, its flags and the processor."""
     digest = hashlib.sha256(_SOURCE.read_bytes())
-    for text in (*command, _run([command[0], "--version"]), _processor()):
+    for text in (*command, _run([*command, "--version"]), _processor()):
         digest.update(f"\0{text}".encode())
     return digest.hexdigest()[:32]
 
