@@ -38,7 +38,7 @@ from resnestkit.training.recipe import Recipe
 BATCHES = 4
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 OURS = "resnestkit, default"
-PLAIN = "resnestkit, --no-kernels"
+PLAIN = "resnestkit, --kernels False"
 PEERS = [f"timm, {p}, {f}" for p in ("float32", "bfloat16") for f in FORMATS]
 WHO = [*PEERS, PLAIN, OURS]
 

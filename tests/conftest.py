@@ -19,6 +19,9 @@ settings.register_profile("resnestkit", deadline=None, derandomize=True)
 settings.load_profile("resnestkit")
 
 
+Run = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
@@ -34,3 +37,31 @@ def draw_colours() -> Callable[[Path, int], Path]:
 def colours(tmp_path: Path) -> Path:
     """Sixteen images of each of three classes, in a single folder."""
     return draw_class_folders(tmp_path / "colours", 16)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Type a command; get its exit code, what it printed, and what it complained of."""
+    from resnestkit import cli  # noqa: PLC0415  (before it, the shape checker installs its hook)
+
+    def typed(*words: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return typed
+
+
+@pytest.fixture(scope="session")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny detector on shapes, made once; its folder of images lies beside it."""
+    from boxed_pictures import TINY, draw_boxed_shapes  # noqa: PLC0415  (as above)
+
+    from resnestkit import train  # noqa: PLC0415  (as above)
+    from resnestkit.progress import Reporter  # noqa: PLC0415  (as above)
+
+    root = tmp_path_factory.mktemp("found")
+    draw_boxed_shapes(root / "shapes", {"train": 8, "val": 4})
+    train(root / "shapes", TINY, root / "run", reporter=Reporter(quiet=True))
+    return root

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resnestkit.deploy.detection_predictor import DetectionPredictor, Detections
     from resnestkit.deploy.predictor import Prediction, Predictor
     from resnestkit.detection.compiled import compile_detector
     from resnestkit.detectors import create_detector, load_detector, save_detector
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from resnestkit.plugins.hub import fetch_from_hub, from_hub, push_to_hub
     from resnestkit.plugins.timm_registry import register_with_timm
     from resnestkit.training.evaluate import evaluate
-    from resnestkit.training.recipe import Recipe, load_recipe
+    from resnestkit.training.recipe import DetectionRecipe, Recipe, load_recipe
     from resnestkit.training.train import TrainResult, resume, train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DetectionPredictor": "deploy.detection_predictor",
+    "Detections": "deploy.detection_predictor",
     "NetSpec": "models.spec",
     "Prediction": "deploy.predictor",
     "Predictor": "deploy.predictor",
@@ -53,7 +56,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "DetectionPredictor",
     "DetectionRecipe",
+    "Detections",
     "NetSpec",
     "Prediction",
     "Predictor",

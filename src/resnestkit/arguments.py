@@ -63,16 +63,19 @@ class DoctorArguments(Generic[RecipeT]):
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Measure a checkpoint on labelled images; its own data are the default."""
+    """Measure a checkpoint on labelled images; its own data are the default.
+
+    A classifier gives its accuracy, a detector COCO's twelve numbers and the precision per class.
+    """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """A file that `resnestkit train` wrote."""
     data: Annotated[str | None, tyro.conf.Positional] = None
-    """Folder of images by class, or "digits"."""
+    """Folder of images by class, or of COCO's form for a detector; or "digits", or "shapes"."""
     split: Literal["train", "val", "test", "all"] | None = None
     """Which images; if not given, test, else val, else what was held out, else all."""
-    batch_size: int = 128
-    """Images per step."""
+    batch_size: int | None = None
+    """Images per step; 128 if not given, 4 for a detector."""
     precision: Precision = "float32"
     """Arithmetic of the forward pass."""
     device: str = "auto"
@@ -81,24 +84,33 @@ class EvaluateArguments:
     """Leave out images that cannot be read, instead of stopping."""
     json: Path | None = None
     """Write all numbers to this file."""
+    results: Path | None = None
+    """Write a detector's boxes to this file in COCO's form; masks go to a second one beside it."""
 
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Say what is on images: files, folders (searched through) or globs."""
+    """Say what is on images: files, folders (searched through) or globs.
+
+    A classifier names each image; a detector draws its objects on it.
+    """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """A file that `resnestkit train` wrote."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image files, folders or globs."""
-    top: int = 3
-    """Guesses per image."""
+    top: int | None = None
+    """A classifier's guesses per image; 3 if not given."""
+    score: float | None = None
+    """Show a detector's objects from this score on; if not given, that of its best validation."""
+    output: Path | None = None
+    """Folder for a detector's drawings; detections/ if not given."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, ..."""
     json: Path | None = None
-    """Write the guesses to this file as JSON."""
+    """Write the guesses to this file as JSON, or the objects in COCO's form of results."""
     csv: Path | None = None
-    """Write the guesses to this file as CSV, a line per guess."""
+    """Write the guesses or objects to this file as CSV, a line for each."""
 
 
 @dataclass(frozen=True)
@@ -146,3 +158,13 @@ class ConvertArguments:
     """Which net it is, where several have the same tensors."""
     to: Literal["resnestkit", "caffe", "openmmlab", "detectron2"] = "resnestkit"
     """A checkpoint of ours, or the code whose names to use."""
+
+
+@dataclass(frozen=True)
+class ConvertDataArguments:
+    """Turn a folder of Pascal VOC's form into one of COCO's, which `resnestkit train` takes."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A folder with Annotations/ and JPEGImages/."""
+    target: Annotated[Path, tyro.conf.Positional]
+    """The folder to make; the images stay where they are."""

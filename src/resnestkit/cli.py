@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from resnestkit.arguments import (
     DEFAULT_DATA,
     CompareArguments,
     ConvertArguments,
+    ConvertDataArguments,
     DoctorArguments,
     EvaluateArguments,
     InspectArguments,
@@ -25,16 +26,20 @@ from resnestkit.arguments import (
     PredictArguments,
     TrainArguments,
 )
-from resnestkit.data.detection.layout import looks_like_coco
+from resnestkit.data.detection.layout import looks_like_detection
 from resnestkit.errors import UserError, nearest
 from resnestkit.models.zoo import TABLE, list_models
+from resnestkit.report.words import name_score
 from resnestkit.tables import (
     columns,
+    conversion_table,
+    detection_csv,
+    detection_evaluation_table,
+    detection_table,
     evaluation_table,
     net_table,
     prediction_csv,
     prediction_table,
-    score_word,
 )
 from resnestkit.training.recipe import (
     BaseRecipe,
@@ -50,6 +55,7 @@ ArgumentsT = TypeVar("ArgumentsT")
 def train(arguments: Sequence[str]) -> int:
     """Train a net on your images, or on the built-in digits."""
     parsed = _parse_train(arguments)
+    from resnestkit.tasks.base import score_name  # noqa: PLC0415  (torch loads here)
     from resnestkit.training.train import resume, train  # noqa: PLC0415  (torch loads here)
 
     if parsed.resume is None:
@@ -58,9 +64,9 @@ def train(arguments: Sequence[str]) -> int:
         result = resume(parsed.resume, _value_of("--data", arguments))
     if os.environ.get("RANK", "0") != "0":  # torchrun's: the first process speaks for all
         return 0
-    name = score_word(result.evaluation.metrics)
+    name = name_score(score_name(result.evaluation.metrics))
     print(
-        f"{name:<11} {result.evaluation.score:.2%} of {result.evaluation.count} images, "
+        f"{name:<11} {result.evaluation.score:.2%} on {result.evaluation.count} images, "
         f"best epoch {result.best_epoch} (last {result.last_score:.2%})\n"
         f"model       {result.run.best}\n"
         f"report      {result.run.report}"
@@ -86,6 +92,7 @@ def doctor(arguments: Sequence[str]) -> int:
 def evaluate(arguments: Sequence[str]) -> int:
     """Measure a checkpoint on labelled images."""
     parsed = _parse(EvaluateArguments, "evaluate", arguments)
+    from resnestkit.tasks.detection_evaluation import DetectionEvaluation  # noqa: PLC0415  (torch)
     from resnestkit.training.evaluate import evaluate  # noqa: PLC0415  (torch loads here)
 
     evaluation, classes = evaluate(
@@ -96,8 +103,12 @@ def evaluate(arguments: Sequence[str]) -> int:
         precision=parsed.precision,
         device=parsed.device,
         skip_unreadable=parsed.skip_unreadable,
+        results=parsed.results,
     )
-    print(evaluation_table(evaluation, classes))
+    if isinstance(evaluation, DetectionEvaluation):
+        print(detection_evaluation_table(evaluation, classes))
+    else:
+        print(evaluation_table(evaluation, classes))
     if parsed.json is not None:
         _write(parsed.json, json.dumps({"classes": classes, **asdict(evaluation)}, indent=2))
     return 0
@@ -108,14 +119,35 @@ def predict(arguments: Sequence[str]) -> int:
     parsed = _parse(PredictArguments, "predict", arguments)
     if not parsed.images:
         raise UserError("Give the images to look at after the checkpoint: files, folders or globs.")
-    if parsed.top < 1:
-        raise UserError(f"--top is {parsed.top}; it must be 1 or more.")
-    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415  (torch loads here)
-    from resnestkit.deploy.predictor import Predictor, collect_images  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.predictor import collect_images  # noqa: PLC0415  (torch loads here)
+    from resnestkit.weights.checkpoint import DETECTOR, read_kind  # noqa: PLC0415  (torch loads here)
 
-    predictor = Predictor(parsed.checkpoint, parsed.device)
+    detects = read_kind(parsed.checkpoint) == DETECTOR
+    _refuse_foreign_flags(parsed, detects=detects)
+    unreadable = (_detect if detects else _classify)(parsed, collect_images(parsed.images))
+    for image in unreadable:
+        print(f"resnestkit: cannot read {image}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def _refuse_foreign_flags(parsed: PredictArguments, *, detects: bool) -> None:
+    if detects and parsed.top is not None:
+        raise UserError(f"--top is for classifiers, and {parsed.checkpoint} holds a detector.")
+    for name in ("score", "output"):
+        if not detects and getattr(parsed, name) is not None:
+            raise UserError(f"--{name} is for detectors, and {parsed.checkpoint} holds none.")
+
+
+def _classify(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserError]:
+    """Name each image; what could not be read comes back."""
+    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.predictor import Predictor  # noqa: PLC0415  (torch loads here)
+
+    top = 3 if parsed.top is None else parsed.top
+    if top < 1:
+        raise UserError(f"--top is {top}; it must be 1 or more.")
     unreadable: list[UnreadableImage] = []
-    found = predictor.iterate(collect_images(parsed.images), parsed.top, unreadable=unreadable)
+    found = Predictor(parsed.checkpoint, parsed.device).iterate(images, top, unreadable=unreadable)
     predictions = list(found)
     if predictions:
         print(prediction_table(predictions))
@@ -123,9 +155,31 @@ def predict(arguments: Sequence[str]) -> int:
         _write(parsed.json, json.dumps([asdict(p) for p in predictions], indent=2))
     if parsed.csv is not None:
         _write(parsed.csv, prediction_csv(predictions))
-    for image in unreadable:
-        print(f"resnestkit: cannot read {image}", file=sys.stderr)
-    return 1 if unreadable else 0
+    return unreadable
+
+
+def _detect(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserError]:
+    """Find and draw the objects of each image; what could not be read comes back."""
+    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.detection_predictor import DetectionPredictor  # noqa: PLC0415  (torch)
+    from resnestkit.deploy.drawings import Drawings, leave_out_drawings  # noqa: PLC0415  (torch)
+
+    images = leave_out_drawings(images)
+    predictor = DetectionPredictor(parsed.checkpoint, parsed.device, parsed.score)
+    drawings = Drawings(parsed.output or Path("detections"), images)
+    unreadable: list[UnreadableImage] = []
+    detections = []
+    for one, image in predictor.iterate(images, unreadable):
+        drawings.write(one.image, one.draw(image))
+        detections.append(one)
+    if detections:
+        print(detection_table(detections))
+        print(f"\nscore       {predictor.score:.2f} or more\ndrawings    {drawings.folder}")
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps(predictor.results(detections)))
+    if parsed.csv is not None:
+        _write(parsed.csv, detection_csv(detections))
+    return unreadable
 
 
 def models(arguments: Sequence[str]) -> int:
@@ -168,16 +222,10 @@ def compare(arguments: Sequence[str]) -> int:
 
 def weights(arguments: Sequence[str]) -> int:
     """Inspect or convert files of weights, ours and others'."""
-    kinds: dict[str, type[InspectArguments | ConvertArguments]]
-    kinds = {"inspect": InspectArguments, "convert": ConvertArguments}
-    words = list(arguments) or ["--help"]
-    if words[0] in {"-h", "--help"}:
-        lines = [f"  {name:<10} {kind.__doc__}" for name, kind in kinds.items()]
-        print("\n".join(["usage: resnestkit weights COMMAND ...", "", *lines]))
+    commands = {"inspect": InspectArguments, "convert": ConvertArguments}
+    parsed = _parse_command("weights", arguments, commands)
+    if parsed is None:
         return 0
-    if words[0] not in kinds:
-        raise UserError(f"There is no command 'weights {words[0]}'.{nearest(words[0], kinds)}")
-    parsed = _parse(kinds[words[0]], f"weights {words[0]}", words[1:])
     from resnestkit.weights.convert import convert, inspect  # noqa: PLC0415  (torch loads here)
 
     if isinstance(parsed, ConvertArguments):
@@ -196,6 +244,35 @@ def weights(arguments: Sequence[str]) -> int:
     return 0
 
 
+def data(arguments: Sequence[str]) -> int:
+    """Convert data sets of another form."""
+    parsed = _parse_command("data", arguments, {"convert": ConvertDataArguments})
+    if isinstance(parsed, ConvertDataArguments):
+        from resnestkit.data.detection.voc import convert_voc  # noqa: PLC0415  (torch loads here)
+
+        print(conversion_table(convert_voc(parsed.source, parsed.target)))
+    return 0
+
+
+def _parse_command(
+    verb: str, arguments: Sequence[str], kinds: Mapping[str, type[Any]]
+) -> object | None:
+    """The arguments of a verb's command; None where its help was asked for, and printed."""
+    words = list(arguments) or ["--help"]
+    if words[0] in {"-h", "--help"}:
+        lines = [f"  {name:<10} {_first_line(kind)}" for name, kind in kinds.items()]
+        print("\n".join([f"usage: resnestkit {verb} COMMAND ...", "", *lines]))
+        return None
+    if words[0] not in kinds:
+        raise UserError(f"There is no command '{verb} {words[0]}'.{nearest(words[0], kinds)}")
+    parsed: object = _parse(kinds[words[0]], f"{verb} {words[0]}", words[1:])
+    return parsed
+
+
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().split("\n", maxsplit=1)[0]
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "doctor": doctor,
@@ -204,6 +281,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "models": models,
     "weights": weights,
+    "data": data,
 }
 
 
@@ -260,7 +338,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {(verb.__doc__ or '').strip()}" for name, verb in VERBS.items()]
+    lines = [f"  {name:<10} {_first_line(verb)}" for name, verb in VERBS.items()]
     return "\n".join(
         [
             f"resnestkit {__version__}: ResNeSt and the family it grew from.",
@@ -299,7 +377,9 @@ def _parse_train(arguments: Sequence[str]) -> TrainArguments[BaseRecipe]:
 def _parse_doctor(arguments: Sequence[str]) -> DoctorArguments[BaseRecipe]:
     """As for train; which data it is, and so which defaults, shows once the words are parsed."""
     name = _value_of("--recipe", arguments)
-    data = recorded_data(name) or next((w for w in arguments if looks_like_coco(w)), DEFAULT_DATA)
+    data = recorded_data(name) or next(
+        (w for w in arguments if looks_like_detection(w)), DEFAULT_DATA
+    )
     settings = _default_settings(name, data, arguments)
     if data == DEFAULT_DATA and name is None and not isinstance(settings, DetectionRecipe):
         settings = Recipe()
@@ -323,7 +403,7 @@ def _default_settings(name: str | None, data: str, arguments: Sequence[str]) -> 
         if task not in {None, settings.task}:
             raise UserError(f"The recipe {name} is for {settings.task}, not for {task}.")
         return settings
-    if task == DetectionRecipe.task or (task is None and looks_like_coco(data)):
+    if task == DetectionRecipe.task or (task is None and looks_like_detection(data)):
         return DetectionRecipe()
     return load_recipe(DEFAULT_DATA) if data == DEFAULT_DATA else Recipe()
 

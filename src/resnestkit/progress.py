@@ -21,6 +21,11 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def format_rate(rate: float) -> str:
+    """12 or 1,234 a second, and 3.4 where a whole number would say little."""
+    return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}"
+
+
 class PatientConsole(Console):
     """A console that falls silent, rather than ends the program, when its reader leaves."""
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from resnestkit.models.zoo import Net
 
 if TYPE_CHECKING:
+    from resnestkit.data.detection.voc import VocConversion
+    from resnestkit.deploy.detection_predictor import Detections
     from resnestkit.deploy.predictor import Prediction
+    from resnestkit.tasks.detection_evaluation import DetectionEvaluation, Measured
     from resnestkit.tasks.evaluation import Evaluation
 
 
@@ -25,11 +29,6 @@ def columns(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) 
         )
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def score_word(metrics: Mapping[str, float]) -> str:
-    """What people call the score of an evaluation."""
-    return "AP" if "ap" in metrics else "accuracy"
 
 
 def net_table(nets: Sequence[Net]) -> str:
@@ -53,6 +52,76 @@ def evaluation_table(evaluation: Evaluation, classes: Sequence[str]) -> str:
         f"loss        {evaluation.loss:.4f}"
     )
     return f"{columns(rows, frozenset({1, 2}))}\n\n{summary}"
+
+
+def detection_evaluation_table(evaluation: DetectionEvaluation, classes: Sequence[str]) -> str:
+    """Every class's precision, then COCO's twelve numbers; of masks first, where there are any."""
+    parts = {} if evaluation.masks is None else {"masks": evaluation.masks}
+    parts["boxes"] = evaluation.boxes
+    tables = [_class_table(kind, measured, classes) for kind, measured in parts.items()]
+    tables.append(_coco_table(parts))
+    summary = (
+        f"with a score of {evaluation.threshold:.2f} or more, {evaluation.precision:.1%} of the "
+        f"boxes are right, and {evaluation.recall:.1%} of the objects are found"
+    )
+    return "\n\n".join([*tables, summary])
+
+
+def _class_table(kind: str, measured: Measured, classes: Sequence[str]) -> str:
+    rows = [[f"class, by {kind}", "objects", "AP", "AP50", "AP75", "AR"]]
+    for name, one in zip(classes, measured.per_class, strict=True):
+        shares = (one.ap, one.ap50, one.ap75, one.ar100)
+        rows.append([name, str(one.objects), *map(_percent, shares)])
+    return columns(rows, frozenset(range(1, 6)))
+
+
+def _coco_table(parts: dict[str, Measured]) -> str:
+    """The twelve numbers, a line each: the usual order."""
+    rows = [["COCO", *parts]]
+    for name in (field.name for field in fields(next(iter(parts.values())).all)):
+        shares = (_percent(getattr(measured.all, name)) for measured in parts.values())
+        rows.append([name[:2].upper() + name[2:].replace("_", " "), *shares])
+    return columns(rows, frozenset(range(1, len(parts) + 1)))
+
+
+def _percent(share: float) -> str:
+    """COCO's numbers are -1 where there is nothing to measure."""
+    return f"{share:.1%}" if share >= 0 else "-"
+
+
+def detection_table(detections: Sequence[Detections]) -> str:
+    """A line per image: how many objects, and of what."""
+    rows = [["image", "objects", "of which"]]
+    for one in detections:
+        named = ", ".join(f"{number} {name}" for name, number in one.counts.items())
+        rows.append([one.image, str(len(one.found.scores)), named])
+    return columns(rows, frozenset({1}))
+
+
+def detection_csv(detections: Sequence[Detections]) -> str:
+    """A line per object, for other programs."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "class", "score", "left", "top", "right", "bottom"])
+    for one in detections:
+        for thing in one.objects:
+            sides = (f"{side:.2f}" for side in thing.box)
+            writer.writerow([one.image, thing.label, f"{thing.score:.6f}", *sides])
+    return text.getvalue()
+
+
+def conversion_table(made: VocConversion) -> str:
+    """What a converted data set holds, and what was left out of it."""
+    images = ", ".join(f"{number} {split}" for split, number in made.images.items())
+    difficult = f", {made.difficult} of them difficult: now crowd regions" * bool(made.difficult)
+    lines = [
+        f"images      {images}",
+        f"objects     {made.objects} of {len(made.classes)} classes{difficult}",
+        f"classes     {', '.join(made.classes)}",
+        *(f"left out    {what}" for what in made.left_out),
+        f"folder      {made.folder}",
+    ]
+    return "\n".join(lines)
 
 
 def prediction_table(predictions: Sequence[Prediction]) -> str:

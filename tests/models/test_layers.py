@@ -11,6 +11,7 @@ from torch import nn
 
 from resnestkit.models.layers import (
     DropBlock,
+    conv,
     drop_block,
     group_norm,
     is_norm,
@@ -141,3 +142,19 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
     assert (out == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert out.mean().item() == pytest.approx(1.0, abs=0.04)
     assert isinstance(stochastic_depth(0.0), nn.Identity)
+
+
+@pytest.mark.parametrize(("channels", "groups", "side"), [(16, 2, 32), (64, 64, 32), (128, 32, 56)])
+def test_grouped_dilated_weights_learn_in_bfloat16(channels: int, groups: int, side: int) -> None:
+    layer = conv(channels, channels, 3, dilation=2, groups=groups)
+    layer.to(memory_format=torch.channels_last)
+    x = torch.randn(2, channels, side, side).contiguous(memory_format=torch.channels_last)
+    gradient = torch.randn(2, channels, side, side)
+    exact = torch.autograd.grad(layer(x), layer.weight, gradient)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    found = torch.autograd.grad(
+        out, layer.weight, gradient.to(out.dtype).contiguous(memory_format=torch.channels_last)
+    )[0]
+    assert float((found - exact).norm() / exact.norm()) < 0.02

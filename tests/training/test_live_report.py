@@ -70,7 +70,7 @@ def stop_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Send ourselves a signal in the first step of an epoch."""
     step = Trainer._step
 
-    def stop(self: Trainer[Any], *arguments: Any) -> Any:
+    def stop(self: Trainer[Any, Any], *arguments: Any) -> Any:
         if (self.position.epoch, self.position.batch) == (epoch - 1, 0):
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, *arguments)
@@ -108,7 +108,7 @@ def test_a_stopped_run_leaves_a_page_that_does_not_wait(
     draw = live.write_report
 
     def note(*arguments: Any, **options: Any) -> None:
-        seen.append(len(arguments[4]))
+        seen.append(len(arguments[5]))
         draw(*arguments, **options)
 
     monkeypatch.setattr(live, "write_report", note)
@@ -165,7 +165,7 @@ def test_quick_epochs_are_drawn_seldom_and_slow_drawings_more_seldom(
 
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(live, "write_report", write)
-    task: Any = SimpleNamespace(report=lambda *_: None)
+    task: Any = SimpleNamespace(drawn="", report=lambda *_: None, draw_curves=lambda *_: None)
     nothing: Any = SimpleNamespace(metrics={})
     report = LiveReport(nothing, nothing, replace(SMALL, epochs=100), task, nothing, "val")
     for epoch in range(1, 101):

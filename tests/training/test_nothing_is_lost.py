@@ -56,15 +56,14 @@ def digest(path: Path) -> str:
 def launch(data: Path, output: Path) -> subprocess.Popen[bytes]:
     """The run as a process of its own, or its resumption if there is one to resume."""
     program = (
-        "import sys, json; from resnestkit import Recipe, train, resume\n"
+        "import sys, json; from resnestkit import train, resume\n"
+        "from resnestkit.training.recipe import recipe_from_dict\n"
         "from resnestkit.progress import Reporter\n"
         "import torch; torch.set_num_threads(1)\n"
         "data, output, recipe = sys.argv[1:]; quiet = Reporter(quiet=True)\n"
-        "values = json.loads(recipe); values['mean'] = tuple(values['mean'])\n"
-        "values['std'] = tuple(values['std'])\n"
         "from pathlib import Path\n"
         "if Path(output, 'config.json').exists(): resume(output, reporter=quiet)\n"
-        "else: train(data, Recipe(**values), output, reporter=quiet)\n"
+        "else: train(data, recipe_from_dict(json.loads(recipe), ''), output, reporter=quiet)\n"
     )
     command = [sys.executable, "-c", program, str(data), str(output), json.dumps(SMALL.to_dict())]
     return subprocess.Popen(command)
@@ -114,7 +113,7 @@ def stopped(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
     """A run that was stopped in its second epoch, with the state before its last one."""
     seen, original = 0, Trainer._step
 
-    def step(self: Trainer[Any], *rest: Any) -> Any:
+    def step(self: Trainer[Any, Any], *rest: Any) -> Any:
         nonlocal seen
         seen += 1
         if seen == 6:
@@ -238,7 +237,7 @@ def test_lost_weights_never_replace_a_good_state(
 ) -> None:
     moves, seen = Trainer._move_weights, 0
 
-    def move(self: Trainer[Any]) -> None:
+    def move(self: Trainer[Any, Any]) -> None:
         nonlocal seen
         seen += 1
         moves(self)

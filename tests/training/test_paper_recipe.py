@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from resnestkit import Recipe, UserError, create_model, train
+from resnestkit import DetectionRecipe, Recipe, UserError, create_model, train
 from resnestkit.compute import choose_compute
 from resnestkit.data.loaders import Batch
 from resnestkit.data.transforms import normalise
@@ -50,9 +50,14 @@ PUBLISHED = {
 }
 
 
-def resolved(name: str) -> Recipe:
+def resolved(name: str) -> Any:
     recipe = load_recipe(name)
     return resolve(replace(recipe, device="cpu"), find_net(recipe.model))
+
+
+def processes(name: str) -> int:
+    """As many as the recipe's command starts."""
+    return int(re.search(r"--nproc-per-node=(\d+)", command(name)).group(1))  # type: ignore[union-attr]
 
 
 def command(name: str) -> str:
@@ -65,8 +70,9 @@ def command(name: str) -> str:
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_resolves_and_its_command_runs_it(name: str) -> None:
     recipe = resolved(name)
-    for setting in ("size", "train_size", "crop_ratio", "interpolation", "dropout"):
-        assert getattr(recipe, setting) is not None, setting
+    if isinstance(recipe, Recipe):
+        for setting in ("size", "train_size", "crop_ratio", "interpolation", "dropout"):
+            assert getattr(recipe, setting) is not None, setting
     assert resolve(recipe, find_net(recipe.model)) == recipe
     words = command(name).split()
     assert "train" in words
@@ -81,8 +87,7 @@ def test_every_imagenet_recipe_is_held_to_its_publication() -> None:
 def test_an_imagenet_recipe_is_the_published_one(name: str) -> None:
     model, batch, peak, trained, tested, ratio, interpolation, dropout = PUBLISHED[name]
     recipe = resolved(name)
-    processes = int(re.search(r"--nproc-per-node=(\d+)", command(name)).group(1))  # type: ignore[union-attr]
-    assert recipe.batch_size * recipe.accumulate * processes == batch
+    assert recipe.batch_size * recipe.accumulate * processes(name) == batch
     assert peak_rate(recipe.lr, batch) == pytest.approx(peak)
     # The authors had 64 GPUs: norms and mixup see as many images as theirs.
     assert recipe.batch_size == batch // 64
@@ -98,6 +103,41 @@ def test_an_imagenet_recipe_is_the_published_one(name: str) -> None:
     off = (recipe.ema, recipe.drop_path, recipe.cutmix, recipe.erase, recipe.clip_norm)
     assert not any(off)
     assert recipe.norm == "batch"
+
+
+# Kind, net, passes, shares of the training after which the rate falls, sides, their drawing, crop.
+DETECTION: dict[str, tuple[Any, ...]] = {
+    "coco_faster_rcnn_1x": ("faster_rcnn", "resnest50", 12, (6 / 9, 8 / 9), (640, 800, 1333), 0.0),
+    "coco_mask_rcnn_1x": ("mask_rcnn", "resnest50", 12, (6 / 9, 8 / 9), (640, 800, 1333), 0.0),
+    "coco_cascade_mask_rcnn_3x": (
+        *("cascade_mask_rcnn", "resnest200", 36),
+        *((24 / 27, 25.5 / 27), (640, 864, 1440), 0.9),
+    ),
+}
+
+
+def test_every_detection_recipe_is_held_to_its_publication() -> None:
+    assert set(DETECTION) == {name for name in list_recipes() if name.startswith("coco")}
+
+
+@pytest.mark.parametrize("name", DETECTION)
+def test_a_detection_recipe_is_the_authors(name: str) -> None:
+    """detectron2-ResNeSt at 54ec876: Base-RCNN-FPN and what each configuration changes."""
+    kind, model, epochs, milestones, sides, crop = DETECTION[name]
+    recipe = resolved(name)
+    assert isinstance(recipe, DetectionRecipe)
+    batch = recipe.batch_size * recipe.accumulate * processes(name)
+    assert (batch, peak_rate(recipe.lr, batch)) == (16, pytest.approx(0.02))
+    assert (recipe.kind, recipe.model, recipe.epochs) == (kind, model, epochs)
+    assert recipe.milestones == pytest.approx(milestones)
+    assert (recipe.schedule, recipe.warmup_steps) == ("step", 1000)
+    assert (recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.9, False, 1e-4)
+    assert (min(recipe.short_sides), max(recipe.short_sides), recipe.max_side) == sides
+    assert (recipe.sampling == "choice") == (name == "coco_mask_rcnn_1x")
+    assert (recipe.test_side, recipe.crop, recipe.flip) == (800, crop, True)
+    assert (recipe.weights, recipe.freeze, recipe.norm) == ("imagenet1k", 1, "sync")
+    assert (recipe.settings, recipe.head_norm, recipe.precise_norm) == ("paper", None, 200)
+    assert not any((recipe.ema, recipe.clip_norm, recipe.jitter))
 
 
 def test_the_twin_differs_in_the_net_alone() -> None:
@@ -129,6 +169,8 @@ def test_small_images_are_not_cropped_and_others_as_usual() -> None:
     assert {name for name in own - small if not name.startswith("resnest")} == {
         "inception_resnet_v2",
         "se_inception_resnet_v2",
+        "resnet26",
+        "resnet26d",
     }
 
 

@@ -103,7 +103,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
     def arrange(steps: int, number: int = signal.SIGINT) -> None:
         original, seen = Trainer._step, 0
 
-        def step(self: Trainer[Any], *rest: Any) -> Any:
+        def step(self: Trainer[Any, Any], *rest: Any) -> Any:
             nonlocal seen
             seen += 1
             if seen == steps:

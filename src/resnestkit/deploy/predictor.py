@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from resnestkit.compute import choose_device
@@ -82,15 +83,8 @@ class Predictor:
         """
         names: list[str] = []
         images: list[Tensor] = []
-        for path in paths:
-            try:
-                image = read_image(Path(path), self.card.preprocessing.channels)
-            except UnreadableImage as error:
-                if unreadable is None:
-                    raise
-                unreadable.append(error)
-                continue
-            names.append(str(path))
+        for name, image in read_images(paths, self.card.preprocessing.channels, unreadable):
+            names.append(name)
             images.append(self._transform(image))
             if len(images) == batch_size:
                 yield from self._classify(names, images, top)
@@ -110,6 +104,25 @@ class Predictor:
                 Guess(self.card.classes[i], score) for i, score in zip(places, row, strict=True)
             )
             yield Prediction(name, tuple(guesses))
+
+
+def read_images(
+    paths: Iterable[str | Path], channels: int, unreadable: list[UnreadableImage] | None = None
+) -> Iterator[tuple[str, UInt8[Tensor, "c h w"]]]:
+    """The images with their names, one at a time.
+
+    Those that cannot be read are appended to ``unreadable`` and left out, if it is given.
+    Raises UnreadableImage, naming the file, if it is not.
+    """
+    for path in paths:
+        try:
+            image = read_image(Path(path), channels)
+        except UnreadableImage as error:
+            if unreadable is None:
+                raise
+            unreadable.append(error)
+            continue
+        yield str(path), image
 
 
 def collect_images(patterns: Sequence[str]) -> list[Path]:

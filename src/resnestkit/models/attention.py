@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from resnestkit.models.layers import (
     ConvNormAct,
     NormFactory,
+    conv_class,
     drop_block,
     norm_relu,
     round_channels,
@@ -149,7 +150,7 @@ class SplitAttention(nn.Module):
         self.radix, self.cardinality = radix, cardinality
         hidden = max(in_channels * radix // reduction, 32)
         splits = channels * radix
-        self.conv = nn.Conv2d(
+        self.conv = conv_class(kernel, stride, dilation, cardinality * radix)(
             in_channels,
             splits,
             kernel,

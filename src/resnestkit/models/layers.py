@@ -131,6 +131,31 @@ class PointwiseConv(nn.Conv2d):
         return mixed
 
 
+class GroupedDilatedConv(nn.Conv2d):
+    """A convolution of several groups and a dilation, which bfloat16 on a CPU needs care for.
+
+    With both, and few channels in a group, oneDNN 3 gives wrong gradients of the weight for
+    channels_last maps of 32x32 and more (seen in torch 2.15, AVX-512 with bf16): noise, or no
+    numbers at all. Contiguous maps are right, so these are computed so.
+    """
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """As usual; the layout comes back as it was."""
+        low = torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16
+        if not (low and x.device.type == "cpu") or x.is_contiguous():
+            out: Tensor = super().forward(x)
+            return out
+        out = self._conv_forward(x.contiguous(), self.weight.contiguous(), self.bias)
+        return out.contiguous(memory_format=torch.channels_last)
+
+
+def conv_class(kernel: int, stride: int, dilation: int, groups: int) -> type[nn.Conv2d]:
+    """What to make a convolution of."""
+    if kernel == stride == groups == 1:
+        return PointwiseConv
+    return GroupedDilatedConv if dilation > 1 and groups > 1 else nn.Conv2d
+
+
 def conv(
     in_channels: int,
     out_channels: int,
@@ -140,8 +165,7 @@ def conv(
     groups: int = 1,
 ) -> nn.Conv2d:
     """A convolution without bias whose padding keeps the size at stride 1."""
-    kind = PointwiseConv if kernel == stride == groups == 1 else nn.Conv2d
-    return kind(
+    return conv_class(kernel, stride, dilation, groups)(
         in_channels,
         out_channels,
         kernel,

@@ -59,7 +59,7 @@ def draw_comparison(
     ordered = {name: timed[name] for name in ranked}
     figure = new_figure(11.0, 6.6 + 0.19 * len(runs))
     panels = figure.subplots(2, 2)
-    titles = {score: (f"Validation {words}, %", 100.0), "val_loss": ("Validation loss", 1.0)}
+    titles = {score: (f"Validation {words}, %", 100.0), **_choose_loss(runs)}
     for row, (key, (title, scale)) in zip(panels, titles.items(), strict=True):
         for axes, against in zip(row, ("epoch", "time"), strict=True):
             _draw_runs(axes, ordered, key, scale, against)
@@ -70,6 +70,14 @@ def draw_comparison(
         axes.set_xlabel(label, color=MUTED, fontsize=9)
     _name_runs(figure, panels[0][0], ordered, score)
     return to_png(figure, software)
+
+
+def _choose_loss(runs: Mapping[str, Sequence[Record]]) -> dict[str, tuple[str, float]]:
+    """That of the validation; detectors have one in training alone."""
+    trained = any("train_loss" in record for records in runs.values() for record in records)
+    if trained and not any("val_loss" in one for records in runs.values() for one in records):
+        return {"train_loss": ("Training loss", 1.0)}
+    return {"val_loss": ("Validation loss", 1.0)}
 
 
 def _choose_clock(runs: Mapping[str, Sequence[Record]]) -> tuple[int, str]:

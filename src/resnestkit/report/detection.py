@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,12 +31,14 @@ from resnestkit.report.canvas import (
 from resnestkit.report.lines import (
     Points,
     Record,
+    add_legend,
     best_text,
     finish_axes,
     limit_percent,
     read_points,
     set_epochs,
     short_marker,
+    start_at_zero,
 )
 
 NAMED_CURVES = 8
@@ -43,6 +46,7 @@ NAMED_CURVES = 8
 PAIR_PIXELS = (900, 720)
 """The most that one picture of a pair takes, width and height."""
 _GAP, _TEXT = 30, 52
+_BESIDE_TITLE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +91,16 @@ def draw_detection_curves(records: Sequence[Record]) -> bytes:
         for i, key in enumerate(parts[:NAMED_CURVES])
     ]
     _panel(losses, "Loss", records, drawn)
-    scores = [("mask AP", "val_mask_ap", VAL), ("mask AP50", "val_mask_ap50", OTHER)]
-    if not any("val_mask_ap" in one for one in records):
-        scores = [("AP", "val_ap", VAL), ("AP50", "val_ap50", OTHER)]
-    _panel(precision, "Average precision, %", records, scores, 100.0)
-    _mark_best(precision, read_points(records, scores[0][1], 100.0))
+    title, key = "Boxes, %", "val_ap"
+    if any("val_mask_ap" in one for one in records):
+        title, key = "Masks, %", "val_mask_ap"
+    scores = [("AP", key, VAL), ("AP50", f"{key}50", OTHER)]
+    _panel(precision, title, records, scores, 100.0)
+    _mark_best(precision, read_points(records, key, 100.0))
     _panel(rate, "Learning rate", records, [("", "lr", OTHER)])
     _panel(speed, "Images per second", records, [("", "images_per_second", OTHER)])
     for axes in (rate, speed):
-        axes.set_ylim(bottom=0)
+        start_at_zero(axes)
         axes.set_xlabel("epoch", color=MUTED, fontsize=9)
     return to_png(figure)
 
@@ -107,7 +112,7 @@ def _panel(
     drawn: Sequence[tuple[str, str, str]],
     scale: float = 1.0,
 ) -> None:
-    """Lines of (label, key, colour), with their names below the title's right end."""
+    """Lines of (label, key, colour), with their names."""
     set_title(axes, title)
     found = False
     for label, key, colour in drawn:
@@ -134,11 +139,17 @@ def _mark_best(axes: Axes, points: Points) -> None:
 
 
 def _add_legend(axes: Axes) -> None:
-    if len(axes.get_legend_handles_labels()[1]):
-        axes.legend(
-            loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8,
-            labelcolor=MUTED, handlelength=1.2, handletextpad=0.5,
-        )  # fmt: skip
+    """Beside the title, or if there are too many names for that, above the lines."""
+    names = len(axes.get_legend_handles_labels()[1])
+    if names <= _BESIDE_TITLE:
+        add_legend(axes)
+        return
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + (top - bottom) * 0.11 * math.ceil(names / 2))
+    axes.legend(
+        loc="upper right", ncols=2, frameon=False, fontsize=8, labelcolor=MUTED,
+        borderaxespad=0.1, handlelength=1.2, columnspacing=1.0, handletextpad=0.5,
+    )  # fmt: skip
 
 
 def draw_precision_recall(curves: Sequence[PrecisionRecall]) -> bytes:

@@ -34,12 +34,14 @@ from resnestkit.report.canvas import (
 from resnestkit.report.lines import (
     Points,
     Record,
+    add_legend,
     best_text,
     finish_axes,
     limit_percent,
     read_points,
     set_epochs,
     short_marker,
+    start_at_zero,
 )
 
 PICTURE_INCHES = 1.5
@@ -81,7 +83,7 @@ def draw_curves(records: Sequence[Record]) -> bytes:
         speed, "Images per second", {"": (read_points(records, "images_per_second"), OTHER)}
     )
     for axes in (rate, speed):
-        axes.set_ylim(bottom=0)
+        start_at_zero(axes)
     for axes in (loss, accuracy, rate, speed):
         set_epochs(axes, [record["epoch"] for record in records])
     for axes in (rate, speed):
@@ -141,7 +143,7 @@ def _draw_lines(axes: Axes, title: str, lines: Mapping[str, tuple[Points, str]])
             marker = short_marker(values)
             axes.plot(epochs, values, color=colour, label=label, lw=1.8, marker=marker, ms=4)
     finish_axes(axes, empty=not any(values for (_, values), _ in lines.values()))
-    _add_legend(axes)
+    add_legend(axes)
 
 
 def _mark_best(axes: Axes, points: Points) -> None:
@@ -153,17 +155,7 @@ def _mark_best(axes: Axes, points: Points) -> None:
             [epochs[values.index(best)]], [best], "o", ms=8, mfc="none", mec=BEST, mew=1.8,
             label=f"best {best_text(points)}", zorder=5,
         )  # fmt: skip
-        _add_legend(axes)
-
-
-def _add_legend(axes: Axes) -> None:
-    """Put the legend beside the title, where it can hide no data."""
-    if any(axes.get_legend_handles_labels()[1]):
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=8.5,
-            labelcolor=MUTED, borderaxespad=0.1, handlelength=1.2, columnspacing=1.0,
-            handletextpad=0.5,
-        )  # fmt: skip
+        add_legend(axes)
 
 
 def _resize(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:

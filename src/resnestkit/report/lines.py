@@ -62,6 +62,22 @@ def limit_percent(axes: Axes) -> None:
     axes.set_ylim(max(bottom, -1.0), min(top, 101.0))
 
 
+def start_at_zero(axes: Axes) -> None:
+    """From 0 to a little above the highest value, so that a level line is not cut."""
+    highest = axes.dataLim.y1 if axes.lines else 0.0
+    axes.set_ylim(0, 1.08 * highest or 1.0)
+
+
+def add_legend(axes: Axes) -> None:
+    """Put the legend beside the title, where it can hide no data."""
+    if any(axes.get_legend_handles_labels()[1]):
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=8.5,
+            labelcolor=MUTED, borderaxespad=0.1, handlelength=1.2, columnspacing=1.0,
+            handletextpad=0.5,
+        )  # fmt: skip
+
+
 def set_epochs(axes: Axes, epochs: Sequence[float]) -> None:
     """Whole epochs, from the first to the last of them."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))

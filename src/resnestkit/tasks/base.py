@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from resnestkit.compute import Compute
 from resnestkit.data.images import ImageSet
 from resnestkit.data.loaders import Batched
-from resnestkit.report.page import Headline, Section
+from resnestkit.report.page import Figure, Headline, Section
 
 Advance = Callable[[int], None]
 """Told the number of images done, for a progress bar."""
@@ -67,6 +67,9 @@ ResultT = TypeVar("ResultT", bound=Result)
 class Task(ABC, Generic[BatchT, ResultT]):
     """How a batch becomes a loss, a model an evaluation, and an evaluation a report."""
 
+    drawn: ClassVar[str]
+    """What `report` shows, in words."""
+
     def start_epoch(self, left: int) -> None:
         """Told before an epoch how many there are still to train, this one among them."""
 
@@ -88,6 +91,14 @@ class Task(ABC, Generic[BatchT, ResultT]):
     @abstractmethod
     def words(self, metrics: Mapping[str, float]) -> str:
         """The metrics that a person watches, in a few words."""
+
+    def notes(self, result: ResultT) -> dict[str, float]:  # noqa: ARG002  (most have none)
+        """Numbers of an evaluation that a checkpoint keeps besides the metrics."""
+        return {}
+
+    @abstractmethod
+    def draw_curves(self, records: Sequence[Mapping[str, float]]) -> Figure:
+        """How a training went, from a record for each epoch."""
 
     @abstractmethod
     def report(self, result: ResultT, images: ImageSet, split: str) -> TaskReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from resnestkit.data.loaders import Batch
 from resnestkit.data.transforms import normalise
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.ranks import gather
+from resnestkit.report.page import Figure
 from resnestkit.tasks.base import Advance, Step, Task, TaskReport
 from resnestkit.tasks.evaluation import Evaluation, Mistake
 
@@ -38,6 +39,8 @@ class ClassificationTask(Task[Batch, Evaluation]):
         cutmix: alpha of CutMix (Yun et al. 2019), 0 for none; with both, each batch takes one.
         mix_off_epochs: so many last epochs mix nothing.
     """
+
+    drawn = "accuracy, confusion and mistakes"
 
     def __init__(
         self,
@@ -121,6 +124,13 @@ class ClassificationTask(Task[Batch, Evaluation]):
     def words(self, metrics: Mapping[str, float]) -> str:
         """Loss and accuracy."""
         return f"loss {metrics['loss']:.3f}  acc {metrics['top1']:6.2%}"
+
+    def draw_curves(self, records: Sequence[Mapping[str, float]]) -> Figure:
+        """Loss, accuracy, learning rate and speed."""
+        from resnestkit.report.figures import draw_curves  # noqa: PLC0415  (as below)
+
+        caption = "Loss, accuracy, learning rate and speed, by epoch."
+        return Figure("Training", draw_curves(records), caption, invertible=True)
 
     def report(self, result: Evaluation, images: ImageSet, split: str) -> TaskReport:
         """Headlines, confusion matrix, worst mistakes and the table of classes."""

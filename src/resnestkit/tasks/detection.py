@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from resnestkit.compute import Compute
 from resnestkit.data.detection.batches import DetectionBatch
 from resnestkit.data.detection.results import Found
+from resnestkit.data.detection.rle import EXTRA
 from resnestkit.data.detection.table import Annotations
 from resnestkit.data.images import ImageSet
 from resnestkit.detection.parts import GeneralizedRCNNTransform
+from resnestkit.extras import require
 from resnestkit.ranks import gather, is_first, share
+from resnestkit.report.page import Figure
 from resnestkit.tasks.base import Advance, Step, Task, TaskReport
 from resnestkit.tasks.detection_coco import measure
 from resnestkit.tasks.detection_evaluation import DetectionEvaluation
@@ -40,9 +43,15 @@ class DetectionTask(Task[DetectionBatch, DetectionEvaluation]):
     Args:
         classes: names of the classes; label 1 is the first.
         masks: whether the detector finds masks as well.
+
+    Raises:
+        UserError: what measures it is not installed.
     """
 
+    drawn = "precision, pictures and mistakes"
+
     def __init__(self, classes: tuple[str, ...], *, masks: bool = False) -> None:
+        require("faster_coco_eval", EXTRA)  # now, and not after the first epoch
         self.classes, self.masks = classes, masks
         self._taught: nn.Module | None = None
 
@@ -51,7 +60,7 @@ class DetectionTask(Task[DetectionBatch, DetectionEvaluation]):
         if self._taught is not model:
             leave_resizing_to_the_loader(model)
             self._taught = model
-        images = _prepare(batch, compute)
+        images = prepare_images(batch.images, compute)
         targets = [target.to_dict(compute.device) for target in batch.targets]
         with compute.autocast():
             losses: dict[str, Tensor] = model(images, targets)
@@ -62,7 +71,6 @@ class DetectionTask(Task[DetectionBatch, DetectionEvaluation]):
         sums = {name: part * count for name, part in zip(["loss", *losses], parts, strict=True)}
         return Step(loss, count, sums)
 
-    @torch.inference_mode()
     def evaluate(
         self,
         model: nn.Module,
@@ -72,20 +80,32 @@ class DetectionTask(Task[DetectionBatch, DetectionEvaluation]):
         advance: Advance = lambda _done: None,
     ) -> DetectionEvaluation:
         """COCO's numbers, and what is worth looking at."""
+        every = self.find(model, batches, compute, advance=advance)
+        evaluation = share(self.judge(every) if is_first() else None)
+        assert evaluation is not None
+        return evaluation
+
+    @torch.inference_mode()
+    def find(
+        self,
+        model: nn.Module,
+        batches: Iterable[DetectionBatch],
+        compute: Compute,
+        *,
+        advance: Advance = lambda _done: None,
+    ) -> list[Seen]:
+        """What a detector finds in each image, by all processes, in the images' order."""
         seen: list[Seen] = []
         was_training = model.training
         model.eval()
         for batch in batches:
             with compute.autocast():
-                outputs = model(_prepare(batch, compute))
+                outputs = model(prepare_images(batch.images, compute))
             found = [Found.read(output, masks=self.masks) for output in outputs]
             seen += zip(batch.indices, batch.annotations, found, strict=True)
             advance(len(batch.indices))
         model.train(was_training)
-        every = sorted((one for part in gather(seen) for one in part), key=lambda one: one[0])
-        evaluation = share(self.judge(every) if is_first() else None)
-        assert evaluation is not None
-        return evaluation
+        return sorted((one for part in gather(seen) for one in part), key=lambda one: one[0])
 
     def judge(self, seen: list[Seen]) -> DetectionEvaluation:
         """An evaluation from what was found in each image."""
@@ -114,6 +134,17 @@ class DetectionTask(Task[DetectionBatch, DetectionEvaluation]):
         boxes = f"AP {metrics['ap']:6.2%}  AP50 {metrics['ap50']:6.2%}"
         return f"{boxes}  mask AP {metrics['mask_ap']:6.2%}" if "mask_ap" in metrics else boxes
 
+    def notes(self, result: DetectionEvaluation) -> dict[str, float]:
+        """The score from which on objects are worth showing."""
+        return {"threshold": result.threshold}
+
+    def draw_curves(self, records: Sequence[Mapping[str, float]]) -> Figure:
+        """Loss and its parts, average precision, learning rate and speed."""
+        from resnestkit.report.detection import draw_detection_curves  # noqa: PLC0415  (as below)
+
+        caption = "Loss and its parts, average precision, learning rate and speed, by epoch."
+        return Figure("Training", draw_detection_curves(records), caption, invertible=True)
+
     def report(self, result: DetectionEvaluation, images: ImageSet, split: str) -> TaskReport:
         """Headlines, precision and recall, pictures, the worst misses and the table of classes."""
         # Drawing needs matplotlib, which evaluation alone does not.
@@ -129,7 +160,7 @@ def leave_resizing_to_the_loader(model: nn.Module) -> None:
             module._skip_resize = True
 
 
-def _prepare(batch: DetectionBatch, compute: Compute) -> list[Float[Tensor, "c h w"]]:
+def prepare_images(images: Sequence[Tensor], compute: Compute) -> list[Float[Tensor, "c h w"]]:
     """Images on the device, from 0 to 1; they travel as bytes."""
-    moved = [image.to(compute.device, non_blocking=True) for image in batch.images]
+    moved = [image.to(compute.device, non_blocking=True) for image in images]
     return [image.float().div_(255) for image in moved]

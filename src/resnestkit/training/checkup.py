@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from resnestkit.compute import choose_compute
-from resnestkit.data.check import Checked, refuse_unreadable
+from resnestkit.compute import Compute, choose_compute
+from resnestkit.data.detection.check import check_detection_images
+from resnestkit.data.detection.sources import inspect_detection_source
 from resnestkit.data.findings import Finding
 from resnestkit.data.sources import load_source
+from resnestkit.detection.spec import has_masks
 from resnestkit.errors import UserError
-from resnestkit.models.zoo import Net, find_net
+from resnestkit.models.zoo import find_net
 from resnestkit.progress import Reporter
 from resnestkit.training import doctor
-from resnestkit.training.build import (
-    make_card,
-    make_model,
-    make_preprocessing,
-    make_task,
-    resolve,
-    resolve_data,
-)
+from resnestkit.training.build import resolve, resolve_data
+from resnestkit.training.classification_patient import ClassificationPatient
+from resnestkit.training.detection_patient import DetectionPatient
 from resnestkit.training.preflight import Patient, examine, sort_findings
-from resnestkit.training.prepare import (
-    check_every_class,
-    check_norm,
-    make_loaders,
-    read_splits,
-)
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.prepare import read_splits
+from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe
 from resnestkit.training.speed import Speed, measure_speed
 
 
@@ -53,41 +45,43 @@ class Checkup:
 
 
 def check_up(
-    data: str | Path, recipe: Recipe, reporter: Reporter, *, speed: bool = True
+    data: str | Path, recipe: BaseRecipe, reporter: Reporter, *, speed: bool = True
 ) -> Checkup:
     """Look at data, recipe and machine. Raises UserError where there is nothing to look at."""
-    net = find_net(recipe.model)
-    recipe = resolve(recipe, net)
+    recipe = resolve(recipe, find_net(recipe.model))
     torch.manual_seed(recipe.seed)
-    source = load_source(resolve_data(data), len(recipe.mean), recipe.holdout, recipe.seed)
-    checked = read_splits(source, recipe, reporter)
     compute = choose_compute(recipe.device, recipe.precision, channels_last=recipe.channels_last)
-    patient = Patient(source, checked, net, recipe, compute)
+    patient = _look_at(resolve_data(data), recipe, compute, reporter)
     findings, weights = _refusals(patient, reporter)
     findings += examine(patient)
     measured = None
     if speed and not any(finding.refused for finding in findings):
-        measured = _measure(patient)
+        trial = patient.prepare_trial()
+        measured = measure_speed(trial.model, trial.task, trial.loaders, compute, recipe)
         findings += doctor.find_speed(measured.loading, measured.stepping)
     return Checkup(patient, sort_findings(findings), measured, weights)
 
 
+def _look_at(data: str, recipe: BaseRecipe, compute: Compute, reporter: Reporter) -> Patient:
+    """Read the data as a training would, but refuse nothing yet."""
+    net, channels = find_net(recipe.model), len(recipe.mean)
+    if isinstance(recipe, DetectionRecipe):
+        masks = has_masks(recipe.kind)
+        boxed = inspect_detection_source(data, channels, recipe.holdout, recipe.seed, masks=masks)
+        checked = read_splits(boxed, recipe, reporter, check_detection_images)
+        return DetectionPatient(boxed, checked, net, recipe, compute)
+    assert isinstance(recipe, Recipe)
+    source = load_source(data, channels, recipe.holdout, recipe.seed)
+    checked = read_splits(source, recipe, reporter)
+    return ClassificationPatient(source, checked, net, recipe, compute)
+
+
 def _refusals(patient: Patient, reporter: Reporter) -> tuple[list[Finding], str | None]:
     """What `train` would refuse, in its own words, and how the weights fit."""
-    recipe, source = patient.recipe, patient.source
-    said = _Listener(reporter)
-
-    def every_class(split: str, one: Checked) -> Callable[[], object]:
-        return lambda: check_every_class(source.classes, one, split)
-
-    checks: list[Callable[[], object]] = [
-        every_class(split, one) for split, one in patient.checked.items()
-    ]
-    if not recipe.skip_unreadable:
-        checks.append(lambda: refuse_unreadable(patient.checked.values()))
-    checks.append(lambda: check_norm(patient.train, recipe))
+    recipe, said = patient.recipe, _Listener(reporter)
+    checks = patient.refusals()
     if recipe.weights is not None or recipe.freeze is not None:
-        checks.append(lambda: _load(patient.net, patient, said))
+        checks.append(partial(patient.load, said))
     found = []
     for check in checks:
         try:
@@ -107,25 +101,3 @@ class _Listener(Reporter):
     def say(self, text: str) -> None:
         """Keep it."""
         self.weights = text.removeprefix("weights").strip()
-
-
-def _load(net: Net, patient: Patient, reporter: Reporter) -> torch.nn.Module:
-    """The model as a training would begin with it."""
-    classes = len(patient.source.classes)
-    load = patient.recipe.weights is not None
-    return make_model(net, patient.recipe, classes, patient.compute, reporter, load=load)
-
-
-def _measure(patient: Patient) -> Speed:
-    recipe, net, source = patient.recipe, patient.net, patient.source
-    preprocessing = make_preprocessing(recipe, net)
-    card = make_card(net, source, recipe, preprocessing)
-    loaders = make_loaders(patient.checked, source.validation, recipe, preprocessing)
-    # Speed is the same for weights that were drawn.
-    drawn = replace(recipe, weights=None, partial=False, freeze=None)
-    drawn = replace(drawn, norm="batch" if recipe.norm == "sync" else recipe.norm)
-    quiet = Reporter(quiet=True)
-    model = make_model(net, drawn, len(source.classes), patient.compute, quiet, load=False)
-    if recipe.freeze is not None:
-        model.freeze(recipe.freeze)
-    return measure_speed(model.train(), make_task(recipe, card), loaders, patient.compute, recipe)

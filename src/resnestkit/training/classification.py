@@ -21,8 +21,9 @@ from resnestkit.training.build import (
     make_preprocessing,
     make_task,
 )
+from resnestkit.training.classification_patient import ClassificationPatient
 from resnestkit.training.job import Job
-from resnestkit.training.preflight import Patient, warn
+from resnestkit.training.preflight import warn
 from resnestkit.training.prepare import check_norm, hint_at_size, make_loaders, read_images
 from resnestkit.training.recipe import Recipe
 
@@ -53,7 +54,7 @@ def prepare_classification(
     checked = read_images(source, recipe, reporter)
     hint_at_size(checked["train"], net, preprocessing.size, reporter)
     check_norm(checked["train"], recipe)
-    warn(Patient(source, checked, net, recipe, compute), reporter)
+    warn(ClassificationPatient(source, checked, net, recipe, compute), reporter)
     card = make_card(net, source, recipe, preprocessing)
     return Job(
         recipe=recipe,

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
+from resnestkit.detection.detector import build_body
 from resnestkit.errors import UserError
 from resnestkit.factory import build_from_card
 from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.zoo import find_net
 from resnestkit.training.recipe import BaseRecipe
 from resnestkit.training.run import Record, RunFolder
-from resnestkit.weights.checkpoint import DETECTOR, ModelCard, read_card
+from resnestkit.weights.checkpoint import ModelCard, read_card
 
 DEFAULT_SCORE = "val_top1"
 NOT_SETTINGS = {"model", "epochs", "seed"}
@@ -164,13 +165,17 @@ def _find_score(records: Sequence[Record]) -> str:
 def _find_cost(run: RunFolder) -> Cost | None:
     """Counted on the net that the run's checkpoint describes."""
     card = read_card(run.last) if run.last.is_file() else None
-    return None if card is None or card.kind == DETECTOR else _count(card)
+    return None if card is None else _count(card)
 
 
 def _count(card: ModelCard) -> Cost:
+    """Of a detector, the net alone at the size of an evaluation, as its training counts it."""
+    channels, size = card.preprocessing.channels, card.preprocessing.size
     with torch.device("meta"):
-        model = build_from_card(card)
-    return count_cost(model, card.preprocessing.channels, card.preprocessing.size)
+        if card.detector is None:
+            return count_cost(build_from_card(card), channels, size)
+        body = build_body(card.detector, channels)
+    return count_cost(body, channels, card.detector.min_sizes[-1])
 
 
 def _find_differences(runs: Sequence[PastRun]) -> dict[str, list[Any]]:

@@ -7,27 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from resnestkit.errors import UserError
-from resnestkit.progress import format_seconds
+from resnestkit.progress import format_rate, format_seconds
 from resnestkit.report.comparison import draw_comparison
 from resnestkit.report.page import Figure, Section, Table, render_page
+from resnestkit.report.words import name_score
 from resnestkit.training.compare import Comparison, PastRun, Spread
+from resnestkit.training.recipe import DetectionRecipe
 from resnestkit.weights.checkpoint import write_whole
 
 SOFTWARE = "resnestkit compare"
 """What a file that this module wrote says of itself, near its beginning."""
-WORDS = {"val_top1": "accuracy"}
-
-
-def score_words(score: str) -> str:
-    """What people call a score: accuracy, or its own name."""
-    return WORDS.get(score, score.removeprefix("val_"))
 
 
 def run_table(comparison: Comparison) -> list[list[str]]:
     """A header and a row for each run; the settings that differ are its last columns."""
-    words = score_words(comparison.score)
+    words = name_score(comparison.score.removeprefix("val_"))
+    # What a detector's heads cost depends on what is found.
+    alone = " of the net" * any(isinstance(run.recipe, DetectionRecipe) for run in comparison.runs)
     header = [
-        "run", "net", "parameters", "multiply-adds", "epochs", f"best {words}", "in epoch",
+        "run", "net", f"parameters{alone}", "multiply-adds", "epochs", f"best {words}", "in epoch",
         f"last {words}", "seed", "images/s", "training",
     ]  # fmt: skip
     settings = [name.replace("_", "-") for name in comparison.differences]
@@ -40,7 +38,7 @@ def run_table(comparison: Comparison) -> list[list[str]]:
 
 def spread_table(comparison: Comparison) -> list[list[str]]:
     """A header and a row for each group of runs that differ in the seed alone."""
-    words = score_words(comparison.score)
+    words = name_score(comparison.score.removeprefix("val_"))
     header = ["n", f"best {words}", f"last {words}", "runs that differ in the seed alone"]
     return [header, *(_spread_row(spread) for spread in comparison.spreads)]
 
@@ -82,12 +80,14 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     """
     check_output(path)
     curves = {_title(run): run.records for run in comparison.runs}
-    words = score_words(comparison.score)
+    words = name_score(comparison.score.removeprefix("val_"))
     png = draw_comparison(curves, comparison.score, words, software=SOFTWARE)
     if path.suffix.lower() == ".png":
         write_whole(path, png)
         return
-    caption = f"Validation {words} and loss; the best run is named first."
+    caption = (
+        f"{words[0].upper()}{words[1:]} of the validation, and loss; the best run is named first."
+    )
     sections: list[Section] = [Figure("Curves", png, caption, invertible=True)]
     header, *rows = run_table(comparison)
     sections.append(Table("Runs", header, rows))
@@ -128,7 +128,7 @@ def _row(run: PastRun) -> list[str]:
         _value(epoch),
         _share(run.last),
         str(run.recipe.seed),
-        "-" if run.speed is None else f"{run.speed:.0f}",
+        "-" if run.speed is None else format_rate(run.speed),
         format_seconds(run.seconds),
     ]
 

@@ -7,28 +7,35 @@ facts, for `resnestkit doctor` and for the start of `resnestkit train`.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from resnestkit.data.check import Checked
+import numpy as np
+from numpy.typing import NDArray
+
 from resnestkit.data.findings import Finding
 from resnestkit.data.survey import Look, Twin
 from resnestkit.training.memory import StepMemory
 from resnestkit.training.optimizer import REFERENCE_BATCH, peak_rate
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe
 
-HIGHEST_PEAK = 6.4
-"""Linear scaling was published up to 0.1 x 16384 / 256; beyond, trainings tend to diverge."""
+HIGHEST_PEAKS = {"classification": 6.4, "detection": 0.32}
+"""Linear scaling was published up to 0.1 x 16384 / 256 (You et al. 2017), and for detectors up to
+0.02 x 256 / 16 (Peng et al. 2017, *MegDet*); beyond, trainings tend to diverge."""
+
+TINY_SHARE = 0.25
+"""Of boxes that are tiny beside the anchors; COCO has about a tenth of such."""
 
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Training images per class."""
+    """What there is to train on per class."""
 
     counts: Mapping[str, int]
+    things: str = "images"
+    """What is counted."""
 
     @property
     def ratio(self) -> float:
@@ -41,20 +48,15 @@ class Balance:
         return sorted(self.counts, key=lambda name: self.counts[name])[:_NAMED]
 
 
-def count_classes(classes: Sequence[str], checked: Checked) -> Balance:
-    """The readable images of each class."""
-    counts = Counter(checked.images.labels)
-    return Balance({name: counts[label] for label, name in enumerate(classes)})
-
-
 def find_imbalance(balance: Balance) -> Iterator[Finding]:
-    """A class with a tenth of another's images is hardly learnt."""
+    """A class with a tenth of what another has is hardly learnt."""
     if balance.ratio >= 10:
         named = ", ".join(f"{name} ({balance.counts[name]})" for name in balance.smallest)
         yield Finding(
             "note",
-            f"The largest class has {balance.ratio:.0f} times the images of the smallest: {named}.",
-            "Add images of these, and look at the accuracy per class rather than the total.",
+            f"The largest class has {balance.ratio:.0f} times the {balance.things} of the "
+            f"smallest: {named}.",
+            f"Add {balance.things} of these, and look at each class rather than at the whole.",
         )
 
 
@@ -67,7 +69,7 @@ def find_twins_findings(twins: Sequence[Twin], classes: Sequence[str]) -> Iterat
         yield Finding(
             "wrong",
             f"{_copies(across)} in {' and '.join(across[0].splits)} both: {_pairs(across)}.",
-            "Remove one of each; the accuracy measured is too good.",
+            "Remove one of each; what is measured is too good.",
         )
     if labels:
         one = [classes[label] for label in labels[0].labels]
@@ -114,7 +116,7 @@ def share_grey(looks: Sequence[Look]) -> float:
     return sum(look.is_grey for look in looks) / max(1, len(looks))
 
 
-def find_grey(looks: Sequence[Look], recipe: Recipe) -> Iterator[Finding]:
+def find_grey(looks: Sequence[Look], recipe: BaseRecipe) -> Iterator[Finding]:
     """Only grey images, read as colour."""
     if len(recipe.mean) == 3 and looks and share_grey(looks) == 1 and recipe.weights is None:
         yield Finding(
@@ -125,7 +127,7 @@ def find_grey(looks: Sequence[Look], recipe: Recipe) -> Iterator[Finding]:
 
 
 def find_normalisation(
-    mean: Sequence[float], std: Sequence[float], recipe: Recipe
+    mean: Sequence[float], std: Sequence[float], recipe: BaseRecipe
 ) -> Iterator[Finding]:
     """The data's mean and deviation against the recipe's."""
     off = max(abs(one - two) for one, two in zip(mean, recipe.mean, strict=True))
@@ -144,7 +146,7 @@ def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.3f}" for value in values)
 
 
-def find_batch(recipe: Recipe, images: int, processes: int = 1) -> Iterator[Finding]:
+def find_batch(recipe: BaseRecipe, images: int, processes: int = 1) -> Iterator[Finding]:
     """Few images per process make poor statistics. One alone is refused elsewhere."""
     per_process = min(recipe.batch_size, images // processes)
     if recipe.norm == "sync":
@@ -158,36 +160,46 @@ def find_batch(recipe: Recipe, images: int, processes: int = 1) -> Iterator[Find
         )
 
 
-def find_rate(recipe: Recipe, processes: int = 1) -> Iterator[Finding]:
+def find_rate(recipe: BaseRecipe, processes: int = 1) -> Iterator[Finding]:
     """The learning rate is per 256 images: what comes of it."""
     batch = recipe.batch_size * recipe.accumulate * processes
     peak = peak_rate(recipe.lr, batch)
-    if peak > HIGHEST_PEAK:
+    highest, usual = HIGHEST_PEAKS[recipe.task], type(recipe)().lr
+    if peak > highest:
         yield Finding(
             "wrong",
             f"The learning rate peaks at {peak:.3g}: --lr {recipe.lr:g} is per {REFERENCE_BATCH} "
             f"images, and a step has {batch}.",
-            f"Lower --lr to {HIGHEST_PEAK * REFERENCE_BATCH / batch:.2g} or less.",
+            f"Lower --lr to {highest * REFERENCE_BATCH / batch:.2g} or less.",
         )
-    elif batch != REFERENCE_BATCH and math.isclose(recipe.lr, peak_rate(0.1, batch), rel_tol=0.01):
+    elif batch != REFERENCE_BATCH and math.isclose(
+        recipe.lr, peak_rate(usual, batch), rel_tol=0.01
+    ):
         yield Finding(
             "note",
-            f"--lr {recipe.lr:g} is what 0.1 becomes for steps of {batch} images; it is scaled "
-            f"once more, to {peak:.3g}.",
-            "If it was scaled by hand, give --lr 0.1.",
+            f"--lr {recipe.lr:g} is what {usual:g} becomes for steps of {batch} images; it is "
+            f"scaled once more, to {peak:.3g}.",
+            f"If it was scaled by hand, give --lr {usual:g}.",
         )
 
 
-def find_schedule(recipe: Recipe, images: int, processes: int = 1) -> Iterator[Finding]:
+def find_schedule(recipe: BaseRecipe, images: int, processes: int = 1) -> Iterator[Finding]:
     """Epochs, steps and warm-up."""
-    if recipe.warmup_epochs > recipe.epochs / 2:
+    steps = recipe.epochs * steps_per_epoch(recipe, images, processes)
+    if recipe.warmup_steps is not None and recipe.warmup_steps > steps / 2:
+        yield Finding(
+            "note",
+            f"--warmup-steps {recipe.warmup_steps} is more than half of {steps} steps in all; it "
+            f"is cut to {round(steps / 2)}.",
+            "Lower it, or raise --epochs.",
+        )
+    elif recipe.warmup_steps is None and recipe.warmup_epochs > recipe.epochs / 2:
         yield Finding(
             "note",
             f"--warmup-epochs {recipe.warmup_epochs:g} is more than half of {recipe.epochs} "
             f"epochs; it is cut to {recipe.epochs / 2:g}.",
             "Lower it, or raise --epochs.",
         )
-    steps = recipe.epochs * steps_per_epoch(recipe, images, processes)
     if steps < 100:
         yield Finding(
             "note",
@@ -196,10 +208,31 @@ def find_schedule(recipe: Recipe, images: int, processes: int = 1) -> Iterator[F
         )
 
 
-def steps_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:
+def steps_per_epoch(recipe: BaseRecipe, images: int, processes: int = 1) -> int:
     """How often the weights move in an epoch."""
     batches = max(1, images // (recipe.batch_size * processes))
     return math.ceil(batches / recipe.accumulate)
+
+
+def find_tiny_boxes(
+    sides: Sequence[float] | NDArray[np.float64], anchor: float, recipe: DetectionRecipe
+) -> Iterator[Finding]:
+    """A box of less than half an anchor's side overlaps it by less than a quarter."""
+    tiny = share_tiny(sides, anchor)
+    if tiny > TINY_SHARE:
+        factor = anchor / 2 / max(float(np.quantile(sides, 0.1)), 1e-9)
+        yield Finding(
+            "wrong",
+            f"With a short side of {recipe.test_side} pixels, {tiny:.0%} of the boxes are less "
+            f"than half the smallest anchor of {anchor:g} pixels, and are hardly found.",
+            f"Raise --test-side, --short-sides and --max-side, up to {factor:.1f} times, or cut "
+            "the images into parts.",
+        )
+
+
+def share_tiny(sides: Sequence[float] | NDArray[np.float64], anchor: float) -> float:
+    """Share of boxes whose side, the root of the area, is less than half an anchor's."""
+    return float((2 * np.asarray(sides) < anchor).mean()) if len(sides) else 0.0
 
 
 def find_memory(memory: StepMemory, free: int | None, recipe: Recipe) -> Iterator[Finding]:
@@ -223,7 +256,7 @@ def find_speed(loading: float, stepping: float) -> Iterator[Finding]:
     if loading < stepping:
         yield Finding(
             "slow",
-            f"Reading gives {loading:.0f} images/s and the net could take {stepping:.0f}: reading "
+            f"Reading gives {loading:.3g} images/s and the net could take {stepping:.3g}: reading "
             "limits.",
             "Raise --workers or --cache-mb, or store smaller images.",
         )

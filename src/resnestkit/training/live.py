@@ -82,7 +82,7 @@ class LiveReport(Observer[ResultT], Generic[ResultT]):
         if self._seen is not None:
             epoch = self._seen[0].epoch
             state = f"epoch {epoch} of {self._recipe.epochs}, {words}"
-            note = f"accuracy, confusion and mistakes are those of epoch {epoch}"
+            note = f"{self._task.drawn} are those of epoch {epoch}"
             self._write(*self._seen, f"{state} ({note})", reload)
 
     def _write(
@@ -94,7 +94,8 @@ class LiveReport(Observer[ResultT], Generic[ResultT]):
         reload: int = 0,
     ) -> None:
         part = self._task.report(result, self._images, self._split)
+        curves = self._task.draw_curves(records)
         write_report(
-            self._run, self._card, self._recipe, part, records, position.best_epoch, state,
+            self._run, self._card, self._recipe, curves, part, records, position.best_epoch, state,
             reload=reload,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from resnestkit.data.seeding import mix_seed
 from resnestkit.errors import UserError
 from resnestkit.models.layers import set_drop_block
 from resnestkit.ops.fused import use_kernels
-from resnestkit.progress import Reporter, format_seconds
+from resnestkit.progress import Reporter, format_rate, format_seconds
 from resnestkit.ranks import any_of, gather, is_first, ranks, share_tensors
 from resnestkit.tasks.base import BatchT, ResultT, Step, Task
 from resnestkit.training.interrupt import Interrupted, SignalWatch
@@ -215,7 +215,7 @@ class Trainer(Generic[BatchT, ResultT]):
                 f"The loss is {loss} {where}, whose images are listed in "
                 f"{self.run.path / 'bad_batch.json'} ({', '.join(names[:3])}, ...)."
                 f"{kept if position.best_epoch else ''} Start another run with a lower --lr, a "
-                "longer --warmup-epochs, or --clip-norm 5."
+                f"longer {self._warmup_flag}, or --clip-norm 5."
             )
         for buffer, before in zip(self.model.buffers(), held, strict=True):
             buffer.copy_(before)
@@ -257,6 +257,10 @@ class Trainer(Generic[BatchT, ResultT]):
             milestones=recipe.milestones if recipe.schedule == "step" else None,
         )
 
+    @property
+    def _warmup_flag(self) -> str:
+        return "--warmup-epochs" if self.recipe.warmup_steps is None else "--warmup-steps"
+
     def _finish_epoch(self) -> None:
         """Evaluate, write the record and the checkpoints, and move on to the next epoch."""
         position = self.position
@@ -282,12 +286,12 @@ class Trainer(Generic[BatchT, ResultT]):
             position.best_score, position.best_epoch = result.score, position.epoch
         if is_first():
             self.run.write_records(self.records)
-            self._save_models(result.metrics, better=better)
+            self._save_models({**result.metrics, **self.task.notes(result)}, better=better)
         self._save_state()
         self.reporter.say(
             f"epoch {position.epoch:>3}/{self.recipe.epochs}  train {self.task.words(trained)}  "
-            f"val {self.task.words(result.metrics)}  {record['images_per_second']:5.0f} img/s"
-            + ("  best" if better else "")
+            f"val {self.task.words(result.metrics)}  "
+            f"{format_rate(record['images_per_second']):>5} img/s" + ("  best" if better else "")
         )
         if self.on_epoch is not None and is_first():
             self.on_epoch(position, self.records, result)
@@ -297,6 +301,9 @@ class Trainer(Generic[BatchT, ResultT]):
         self.loaders.sampler.set_position(self.position.epoch)
         batches = itertools.islice(self.loaders.train, self.recipe.precise_norm)
         seed = mix_seed(self.recipe.seed, self.position.epoch)
+        if isinstance(self.recipe, Recipe):  # the average's blocks still drop as at the end
+            share = self.position.epoch / self.recipe.epochs
+            set_drop_block(self.evaluated, self.recipe.drop_block * share)
         step = partial(self.task.step, self.evaluated, compute=self.compute)
         retake_statistics(self.evaluated, (partial(step, batch) for batch in batches), seed)
 
@@ -323,7 +330,7 @@ class Trainer(Generic[BatchT, ResultT]):
             raise UserError(
                 f"The weights are no numbers any more, in epoch {position.epoch + 1}, batch "
                 f"{position.batch}. The state before that was kept: start another run with a lower "
-                "--lr, a longer --warmup-epochs, or --clip-norm 5."
+                f"--lr, a longer {self._warmup_flag}, or --clip-norm 5."
             )
         paths = self.run.states(self.recipe.keep_states)
         together = replace(position, sums=_add_up(gather(position.sums)))
@@ -353,8 +360,8 @@ class Trainer(Generic[BatchT, ResultT]):
             return ""
         done = position.epoch * self.steps + position.batch
         left = (self.recipe.epochs * self.steps - done) * sums["seconds"] / position.batch
-        speed = sums["images"] / sums["seconds"]
-        return f"{self.task.words(_means(sums))}  {speed:.0f} img/s  {format_seconds(left)} left"
+        speed = format_rate(sums["images"] / sums["seconds"])
+        return f"{self.task.words(_means(sums))}  {speed} img/s  {format_seconds(left)} left"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,51 +1,108 @@
-"""Collect from images, recipe and machine what `resnestkit.training.doctor` judges."""
+"""Collect from images, recipe and machine what `resnestkit.training.doctor` judges.
+
+What every task shares is here; `classification_patient` and `detection_patient` bring the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
+from torch import nn
 
 from resnestkit.compute import Compute
 from resnestkit.data.check import Checked
 from resnestkit.data.findings import Finding
+from resnestkit.data.loaders import Loaders
 from resnestkit.data.sources import Source
 from resnestkit.data.survey import Look, Twin, find_twins, mean_and_std
-from resnestkit.factory import create_model
 from resnestkit.models.zoo import Net
 from resnestkit.progress import Reporter
 from resnestkit.ranks import ranks
+from resnestkit.tasks.base import Task
 from resnestkit.training import doctor
-from resnestkit.training.memory import StepMemory, estimate_step, free_memory
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.memory import StepMemory, free_memory
+from resnestkit.training.recipe import BaseRecipe
 
-_BYTES_PER_PIXEL = 2**15
-"""More than any net of the table takes in training per pixel of its input."""
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a few steps of a training need, to be timed."""
+
+    model: nn.Module
+    """On its device, in training mode."""
+    task: Task[Any, Any]
+    loaders: Loaders[Any]
 
 
 @dataclass(frozen=True)
-class Patient:
+class Patient(ABC):
     """What is to be trained, on what, by what."""
+
+    things: ClassVar[str]
+    """What is counted by class: images, or objects in them."""
 
     source: Source
     checked: dict[str, Checked]
     net: Net
-    recipe: Recipe
+    recipe: BaseRecipe
     """As it will run, with nothing left to "auto"."""
     compute: Compute
+
+    @property
+    @abstractmethod
+    def counts(self) -> Mapping[str, Counter[int]]:
+        """Of each split, how many things each class has; the first class is 0."""
+
+    @property
+    @abstractmethod
+    def memory(self) -> StepMemory | None:
+        """What a step of the training will take, where that can be told."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What is trained at what size, in a line."""
+
+    @abstractmethod
+    def find_own(self) -> Iterable[Finding]:
+        """What only this task has to say."""
+
+    @abstractmethod
+    def refusals(self) -> list[Callable[[], object]]:
+        """Checks that raise UserError for what a training refuses to start with."""
+
+    @abstractmethod
+    def load(self, reporter: Reporter) -> nn.Module:
+        """The model with its weights, as a training would begin with it."""
+
+    @abstractmethod
+    def prepare_trial(self) -> Trial:
+        """A model of the same speed, and the batches of a training."""
+
+    @abstractmethod
+    def twin_labels(self, split: str) -> Sequence[int]:
+        """What two images that show the same should agree in."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Numbers that only this task has, for JSON."""
+        return {}
 
     @property
     def train(self) -> Checked:
         """The training images."""
         return self.checked["train"]
 
-    @property
-    def size(self) -> int:
-        """Side of the training input."""
-        return self.recipe.train_size or self.recipe.size or self.net.size
+    @cached_property
+    def balance(self) -> doctor.Balance:
+        """Things of each class to train on."""
+        counts = self.counts["train"]
+        named = {name: counts[label] for label, name in enumerate(self.source.classes)}
+        return doctor.Balance(named, self.things)
 
     @cached_property
     def looks(self) -> Sequence[Look]:
@@ -58,7 +115,7 @@ class Patient:
         return find_twins(
             {split: one.looks for split, one in self.checked.items()},
             {split: one.images.names for split, one in self.checked.items()},
-            {split: one.images.labels for split, one in self.checked.items()},
+            {split: self.twin_labels(split) for split in self.checked},
         )
 
     @cached_property
@@ -71,45 +128,22 @@ class Patient:
         """Memory that the device has left."""
         return free_memory(self.compute.device)
 
-    @cached_property
-    def memory(self) -> StepMemory:
-        """What a step of the training will take."""
-        recipe = self.recipe
-        # One image alone is refused under batch norms, and would not run here either.
-        batch = max(2, min(recipe.batch_size, len(self.train.images)))
-        return estimate_step(
-            _on_meta(self.net, recipe, len(self.source.classes)),
-            self.compute,
-            (batch, len(recipe.mean), self.size, self.size),
-            momentum=recipe.momentum > 0,
-            average=recipe.ema > 0,
-            accumulate=recipe.accumulate > 1,
-        )
-
-    @property
-    def surely_fits(self) -> bool:
-        """Whether memory need not be looked into: a bound far above any net is there."""
-        pixels = self.recipe.batch_size * self.size**2
-        bound = pixels * _BYTES_PER_PIXEL + 20 * self.net.params
-        return self.free is not None and bound < self.free / 2
-
 
 def examine(patient: Patient) -> list[Finding]:
     """All findings that take no timing, the worst first."""
     recipe, images = patient.recipe, len(patient.train.images)
-    found = [
-        *doctor.find_twins_findings(patient.twins, patient.source.classes),
-        *doctor.find_imbalance(doctor.count_classes(patient.source.classes, patient.train)),
-        *doctor.find_small_images(patient.train.looks, patient.size),
-        *doctor.find_grey(patient.looks, recipe),
-        *doctor.find_normalisation(*patient.colours, recipe),
-        *doctor.find_batch(recipe, images, ranks()),
-        *doctor.find_rate(recipe, ranks()),
-        *doctor.find_schedule(recipe, images, ranks()),
-    ]
-    if not patient.surely_fits:
-        found += doctor.find_memory(patient.memory, patient.free, recipe)
-    return sort_findings(found)
+    return sort_findings(
+        [
+            *doctor.find_twins_findings(patient.twins, patient.source.classes),
+            *doctor.find_imbalance(patient.balance),
+            *doctor.find_grey(patient.looks, recipe),
+            *doctor.find_normalisation(*patient.colours, recipe),
+            *doctor.find_batch(recipe, images, ranks()),
+            *doctor.find_rate(recipe, ranks()),
+            *doctor.find_schedule(recipe, images, ranks()),
+            *patient.find_own(),
+        ]
+    )
 
 
 def sort_findings(findings: Sequence[Finding]) -> list[Finding]:
@@ -123,18 +157,3 @@ def warn(patient: Patient, reporter: Reporter) -> None:
     for finding in examine(patient):
         if finding.severity != "note":
             reporter.say(f"{finding.severity:<11} {finding}")
-
-
-def _on_meta(net: Net, recipe: Recipe, classes: int) -> Any:
-    with torch.device("meta"):
-        model = create_model(
-            net.name,
-            classes=classes,
-            in_channels=len(recipe.mean),
-            norm="batch" if recipe.norm == "sync" else recipe.norm,
-            drop_path=recipe.drop_path,
-            dropout=recipe.dropout,
-        )
-    if recipe.freeze is not None:
-        model.freeze(min(recipe.freeze, len(model.stages)))
-    return model.train()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from resnestkit.data.check import Checked, check_images, refuse_unreadable
 from resnestkit.data.loaders import (
@@ -21,37 +23,55 @@ from resnestkit.models.zoo import Net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
 from resnestkit.ranks import rank, ranks
-from resnestkit.training.recipe import Recipe
+from resnestkit.training.recipe import BaseRecipe, Recipe
+
+_check_and_survey = partial(check_images, survey=True)
 
 
 def read_images(source: Source, recipe: Recipe, reporter: Reporter) -> dict[str, Checked]:
     """Read every image of the two splits used once; say what they are, refuse what is wrong."""
     checked = read_splits(source, recipe, reporter)
-    if not recipe.skip_unreadable:
-        refuse_unreadable(checked.values())
+    classes = len(source.classes)
+    say_images(checked, recipe, reporter, lambda one: f"{_describe_images(one)}, {classes} classes")
     for split, one in checked.items():
-        reporter.say(f"{split:<11} {_describe_images(one)}, {len(source.classes)} classes")
-        for image in one.unreadable:
-            reporter.say(f"left out    {image}")
         check_every_class(source.classes, one, split)
     return checked
 
 
-def read_splits(source: Source, recipe: Recipe, reporter: Reporter) -> dict[str, Checked]:
+def read_splits(
+    source: Source,
+    recipe: BaseRecipe,
+    reporter: Reporter,
+    check: Callable[..., Checked] = _check_and_survey,
+) -> dict[str, Checked]:
     """Read every image of the two splits used once; keep what fits the memory allowed."""
     checked = {}
     memory = recipe.cache_mb * 2**20
     for split in ("train", source.validation):
         images = source.splits[split]
         with reporter.track(f"reading {split} images", len(images)) as advance:
-            checked[split] = check_images(
+            checked[split] = check(
                 images,
                 cache_bytes=memory,
-                advance=lambda done, advance=advance: advance(done, ""),  # type: ignore[misc]  # bound early
-                survey=True,
+                advance=lambda done, advance=advance: advance(done, ""),
             )
         memory -= checked[split].cached_bytes
     return checked
+
+
+def say_images(
+    checked: Mapping[str, Checked],
+    recipe: BaseRecipe,
+    reporter: Reporter,
+    words: Callable[[Checked], str],
+) -> None:
+    """Say what each split holds. Raises UserError for unreadable images, unless they may go."""
+    if not recipe.skip_unreadable:
+        refuse_unreadable(checked.values())
+    for split, one in checked.items():
+        reporter.say(f"{split:<11} {words(one)}")
+        for image in one.unreadable:
+            reporter.say(f"left out    {image}")
 
 
 def check_every_class(classes: tuple[str, ...], checked: Checked, split: str) -> None:
@@ -80,7 +100,7 @@ def hint_at_size(train: Checked, net: Net, size: int, reporter: Reporter) -> Non
         )
 
 
-def check_norm(train: Checked, recipe: Recipe) -> None:
+def check_norm(train: Checked, recipe: BaseRecipe) -> None:
     """Raise UserError if the norm policy cannot work with these images, weights or device."""
     if len(train.images) < ranks():
         raise UserError(
@@ -93,7 +113,8 @@ def check_norm(train: Checked, recipe: Recipe) -> None:
     if recipe.norm in {"batch", "sync"} and least < 2:
         raise UserError(
             "Batch normalisation needs two or more images per step and process: raise "
-            "--batch-size, or use --norm group (or --norm sync with several processes)."
+            "--batch-size, or use --norm group (or frozen with --weights, or sync with several "
+            "processes)."
         )
 
 

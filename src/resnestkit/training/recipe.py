@@ -255,28 +255,37 @@ def check_recipe(recipe: BaseRecipe) -> None:
     The command line checks types by itself; a file and a caller in Python do not.
     """
     kinds = get_type_hints(type(recipe))
-    known = {field.name for field in dataclasses.fields(recipe)}
+    known = [field.name for field in dataclasses.fields(recipe)]
     for name in known:
         if not is_a(getattr(recipe, name), kinds[name]):
             _refuse(recipe, name, describe_type(kinds[name]))
     for wanted, holds, names in _BOUNDS:
-        for name in known.intersection(names):
-            value = getattr(recipe, name)
-            if isinstance(value, str):  # a crop by name, which its type has checked
-                continue
-            if value is not None and not holds(value):
+        for name in names:
+            value = getattr(recipe, name) if name in known else None
+            # A crop by name is no number, and its type has checked it.
+            if value is not None and not isinstance(value, str) and not holds(value):
                 _refuse(recipe, name, wanted)
     if len(recipe.std) != len(recipe.mean):
         _refuse(recipe, "std", "as many values as --mean")
+    _check_together(recipe)
+    for name in ("partial", "freeze"):
+        value = getattr(recipe, name)  # 0 stages frozen is the stem frozen, and no False
+        if recipe.weights is None and value is not None and value is not False:
+            raise UserError(f"--{name} is about loaded weights; give --weights too.")
+
+
+def _check_together(recipe: BaseRecipe) -> None:
+    """What makes no sense beside another setting."""
+    usual = next(f.default for f in dataclasses.fields(recipe) if f.name == "warmup_epochs")
+    steps = recipe.warmup_steps
+    if steps is not None and recipe.warmup_epochs != usual:
+        remedy = f"left out while --warmup-steps is {steps} (or give --warmup-steps None)"
+        _refuse(recipe, "warmup_epochs", remedy)
     if isinstance(recipe, Recipe):
         if recipe.lighting and len(recipe.mean) != 3:
             _refuse(recipe, "lighting", "0 for grey images, since it shifts colours")
         if recipe.mixup_off_epochs > recipe.epochs:
             _refuse(recipe, "mixup_off_epochs", f"at most --epochs, which is {recipe.epochs}")
-    for name in ("partial", "freeze"):
-        value = getattr(recipe, name)  # 0 stages frozen is the stem frozen, and no False
-        if recipe.weights is None and value is not None and value is not False:
-            raise UserError(f"--{name} is about loaded weights; give --weights too.")
 
 
 def _refuse(recipe: BaseRecipe, name: str, wanted: str) -> NoReturn:
@@ -338,7 +347,10 @@ def recorded_data(name: str | None) -> str | None:
 def _from_json(path: Path) -> BaseRecipe:
     values = _read_json(path)
     if isinstance(values.get("recipe"), dict):
-        return recipe_from_dict(values["recipe"], str(path), values.get("task", Recipe.task))
+        settings = dict(values["recipe"])
+        # What one machine could, another need not: kernels are chosen anew.
+        settings["kernels"] = None if settings.get("kernels") else settings.get("kernels")
+        return recipe_from_dict(settings, str(path), values.get("task", Recipe.task))
     return recipe_from_dict(values, str(path))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from resnestkit.progress import format_seconds
-from resnestkit.report.figures import draw_curves
+from resnestkit.progress import format_rate, format_seconds
 from resnestkit.report.page import Figure, Headline, Section, Table, render_page
 from resnestkit.tasks.base import TaskReport
 from resnestkit.training.recipe import BaseRecipe
@@ -15,6 +14,7 @@ def write_report(
     run: RunFolder,
     card: ModelCard,
     recipe: BaseRecipe,
+    curves: Figure,
     part: TaskReport,
     records: list[Record],
     best_epoch: int,
@@ -27,11 +27,9 @@ def write_report(
     ``state`` says how far the run is, and ``reload`` after how many seconds to look again; both
     are nothing for a finished run.
     """
-    curves = draw_curves(records)
-    for name, png in {"curves.png": curves, **part.pictures}.items():
+    for name, png in {"curves.png": curves.png, **part.pictures}.items():
         write_whole(run.path / name, png)
-    caption = "Loss, accuracy, learning rate and speed, by epoch."
-    sections: list[Section] = [Figure("Training", curves, caption, invertible=True)]
+    sections: list[Section] = [curves]
     sections += [*part.sections, _recipe_table(recipe), _version_table(card)]
     headlines = [*part.headlines, *_headlines(records, best_epoch)]
     title = f"{card.net} on {_short(str(card.data['origin']))}"
@@ -44,7 +42,7 @@ def _headlines(records: list[Record], best_epoch: int) -> list[Headline]:
     return [
         Headline("Best epoch", f"{best_epoch}", f"of {len(records)}, chosen on these images"),
         Headline("Training", format_seconds(seconds), "without validation"),
-        Headline("Speed", f"{speeds[len(speeds) // 2]:.0f}", "images per second"),
+        Headline("Speed", format_rate(speeds[len(speeds) // 2]), "images per second"),
     ]
 
 

@@ -9,7 +9,8 @@ state.safetensors   weights, optimiser and random state, from which a stopped ru
 state-1...          the states before it, in case it is damaged
 evaluation.json     the best model on the validation images
 curves.png          loss, accuracy, learning rate and speed over the epochs
-confusion.png       true class against predicted class
+confusion.png       true class against predicted class; of a detector precision_recall.png and
+                    examples.png
 report.html         all of it on one page that needs no other file; it grows with the run
 tensorboard/        the numbers of every epoch, with --tensorboard
 ==================  ==========================================================================

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +16,7 @@ from resnestkit.ranks import ranks
 from resnestkit.training import doctor
 from resnestkit.training.checkup import Checkup
 from resnestkit.training.optimizer import peak_rate
+from resnestkit.training.preflight import Patient
 
 _CLASSES_SHOWN = 12
 
@@ -48,7 +48,9 @@ def _data_lines(checkup: Checkup) -> list[tuple[str, str]]:
     lines = []
     for split, one in patient.checked.items():
         bad = f", {len(one.unreadable)} unreadable" if one.unreadable else ""
-        lines.append((split, f"{_describe(describe_shapes(one.looks))}{bad}"))
+        total = patient.counts[split].total()
+        boxed = f", {total} {patient.things}" if patient.things != "images" else ""
+        lines.append((split, f"{_describe(describe_shapes(one.looks))}{boxed}{bad}"))
     mean, std = patient.colours
     lines.append(("classes", _describe_classes(checkup)))
     lines.append(("colour", f"{_share(patient.looks)}, mean {_numbers(mean)}, std {_numbers(std)}"))
@@ -68,7 +70,7 @@ def _describe(shape: Shape) -> str:
 
 
 def _describe_classes(checkup: Checkup) -> str:
-    balance = doctor.count_classes(checkup.patient.source.classes, checkup.patient.train)
+    balance = checkup.patient.balance
     named = ", ".join(f"{name} ({balance.counts[name]})" for name in balance.smallest)
     words = f"{len(balance.counts)}; the largest is {balance.ratio:.1f} times the smallest"
     return f"{words}; fewest of {named}" if balance.ratio > 1.2 else words
@@ -86,10 +88,8 @@ def _recipe_lines(checkup: Checkup) -> list[tuple[str, str]]:
     patient, recipe = checkup.patient, checkup.patient.recipe
     batch = recipe.batch_size * recipe.accumulate * ranks()
     moves = doctor.steps_per_epoch(recipe, len(patient.train.images), ranks())
-    small = doctor.share_below(patient.train.looks, patient.size)
     lines = [
-        ("net", f"{patient.net.name} at {patient.size} pixels; {small:.0%} of the images are less "
-         "than half as large"),
+        ("net", patient.describe()),
         ("schedule", f"{recipe.epochs} epochs x {moves} steps of {batch} images, learning rate up "
          f"to {peak_rate(recipe.lr, batch):.3g}"),
     ]  # fmt: skip
@@ -98,15 +98,14 @@ def _recipe_lines(checkup: Checkup) -> list[tuple[str, str]]:
 
 def _machine_lines(checkup: Checkup) -> list[tuple[str, str]]:
     patient = checkup.patient
-    free = "" if patient.free is None else f" of {patient.free / 1e9:.1f} GB free"
-    lines = [
-        ("compute", str(patient.compute)),
-        ("memory", f"a step takes about {patient.memory.total / 1e9:.2f} GB{free}"),
-    ]
+    lines = [("compute", str(patient.compute))]
+    if patient.memory is not None:
+        free = "" if patient.free is None else f" of {patient.free / 1e9:.1f} GB free"
+        lines.append(("memory", f"a step takes about {patient.memory.total / 1e9:.2f} GB{free}"))
     if checkup.speed is not None:
         loading, stepping = checkup.speed.loading, checkup.speed.stepping
         limit = "reading" if loading < stepping else "computing"
-        lines.append(("speed", f"reading {loading:.0f} images/s, computing {stepping:.0f}: {limit} "
+        lines.append(("speed", f"reading {loading:.3g} images/s, computing {stepping:.3g}: {limit} "
                       "limits; the "
                       f"whole run about {format_seconds(_duration(checkup))}"))  # fmt: skip
     return lines
@@ -123,12 +122,11 @@ def _duration(checkup: Checkup) -> float:
 
 def _class_table(checkup: Checkup) -> Table:
     """A bar per class; of many classes, the smallest and the largest."""
-    source, checked = checkup.patient.source, checkup.patient.checked
-    counts = [Counter(one.images.labels) for one in checked.values()]
+    source, counts = checkup.patient.source, list(checkup.patient.counts.values())
     order = sorted(range(len(source.classes)), key=lambda label: counts[0][label])
     half = _CLASSES_SHOWN // 2
     shown = order if len(order) <= _CLASSES_SHOWN else [*order[:half], *order[-half:]]
-    table = Table("class", *checked, "", box=None, pad_edge=False)
+    table = Table("class", *checkup.patient.counts, "", box=None, pad_edge=False)
     most = max(counts[0].values(), default=1)
     for label in shown:
         numbers = [str(count[label]) for count in counts]
@@ -143,18 +141,21 @@ def to_dict(checkup: Checkup) -> dict[str, Any]:
     return {
         "recipe": patient.recipe.to_dict(),
         "classes": list(patient.source.classes),
-        "splits": {split: _split(one.looks, one.images.labels, patient.source.classes)
+        "splits": {split: _split(patient, split)
                    | {"unreadable": [asdict_of(bad) for bad in one.unreadable]}
                    for split, one in patient.checked.items()},
+        "counted": patient.things,
         "mean": mean,
         "std": std,
         "twins": [asdict(twin) for twin in patient.twins],
-        "memory": asdict(patient.memory) | {"total": patient.memory.total, "free": patient.free},
+        "memory": None if patient.memory is None else asdict(patient.memory)
+        | {"total": patient.memory.total, "free": patient.free},
         "speed": None if checkup.speed is None else asdict(checkup.speed)
         | {"seconds": _duration(checkup)},
         "weights": checkup.weights,
         "findings": [asdict(finding) for finding in checkup.findings],
         "refused": checkup.refused,
+        **patient.facts,
     }  # fmt: skip
 
 
@@ -163,9 +164,9 @@ def asdict_of(bad: Any) -> dict[str, str]:
     return {"name": bad.name, "reason": bad.reason}
 
 
-def _split(looks: Sequence[Look], labels: Sequence[int], classes: Sequence[str]) -> dict[str, Any]:
-    counts = Counter(labels)
+def _split(patient: Patient, split: str) -> dict[str, Any]:
+    looks, counts = patient.checked[split].looks, patient.counts[split]
     return asdict(describe_shapes(looks)) | {
         "grey": doctor.share_grey(looks),
-        "classes": {name: counts[label] for label, name in enumerate(classes)},
+        "classes": {name: counts[label] for label, name in enumerate(patient.source.classes)},
     }

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from resnestkit.compute import Compute
-from resnestkit.data.loaders import Batch, Loaders
+from resnestkit.data.loaders import Loaders
 from resnestkit.ops.fused import use_kernels
-from resnestkit.tasks.classification import ClassificationTask
-from resnestkit.training.recipe import Recipe
+from resnestkit.tasks.base import Task
+from resnestkit.training.recipe import BaseRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,10 @@ class Speed:
 
 def measure_speed(
     model: nn.Module,
-    task: ClassificationTask,
-    loaders: Loaders[Batch],
+    task: Task[Any, Any],
+    loaders: Loaders[Any],
     compute: Compute,
-    recipe: Recipe,
+    recipe: BaseRecipe,
     seconds: float = 8.0,
 ) -> Speed:
     """Time both, after a warm-up of one batch each. The model's weights do not move.
@@ -50,7 +51,7 @@ def measure_speed(
     loaders.sampler.set_position(0)
     batches = _endless(loaders)
     first = next(batches)
-    loading = _rate(lambda: len(next(batches).labels), seconds / 2)
+    loading = _rate(lambda: len(next(batches).indices), seconds / 2)
     batches.close()
 
     def step() -> int:
@@ -64,7 +65,7 @@ def measure_speed(
     return Speed(loading, _rate(step, seconds / 2))
 
 
-def _endless(loaders: Loaders[Batch]) -> Generator[Batch, None, None]:
+def _endless(loaders: Loaders[Any]) -> Generator[Any, None, None]:
     while True:
         yield from loaders.train
 

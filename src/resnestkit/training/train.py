@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from resnestkit.compute import Compute, choose_compute, explain_memory
+from resnestkit.compute import Compute, choose_compute, choose_device, explain_memory
 from resnestkit.data.seeding import mix_seed
 from resnestkit.errors import UserError
 from resnestkit.models.cost import Cost
 from resnestkit.models.zoo import Net, find_net
+from resnestkit.ops.kernels import why_no_kernels
 from resnestkit.progress import Reporter
 from resnestkit.ranks import is_first, joined, rank, restarts, share, wait
 from resnestkit.tasks.base import score_name
@@ -91,7 +92,21 @@ def resume(
     with joined():
         run, origin, recipe = RunFolder.open(Path(path))
         moved = origin if data is None else resolve_data(data)
-        return _train(run, moved, recipe, reporter or _reporter(), resumed=True)
+        reporter = reporter or _reporter()
+        return _train(run, moved, _without_kernels(recipe, reporter), reporter, resumed=True)
+
+
+def _without_kernels(recipe: BaseRecipe, reporter: Reporter) -> BaseRecipe:
+    """The recipe without kernels, if the run had some and this machine has none."""
+    if not recipe.kernels:
+        return recipe
+    reason = why_no_kernels()
+    if choose_device(recipe.device).type != "cpu":
+        reason = "Kernels are for a CPU."
+    if reason is None:
+        return recipe
+    reporter.say(f"kernels     {reason} Going on without them, to other last bits.")
+    return replace(recipe, kernels=False)
 
 
 def _reporter() -> Reporter:

@@ -38,6 +38,11 @@ def looks_like_coco(data: str | Path) -> bool:
     return lone is not None and _has_coco_keys(lone)
 
 
+def looks_like_detection(data: str | Path) -> bool:
+    """Whether data is of boxes: of COCO's form, or of VOC's, which is to be converted first."""
+    return looks_like_coco(data) or looks_like_voc(data)
+
+
 def looks_like_voc(data: str | Path) -> bool:
     """Whether a folder is of Pascal VOC's form: Annotations of XML, and JPEGImages."""
     path = Path(data)
@@ -146,8 +151,8 @@ def _has_coco_keys(path: Path) -> bool:
 def _say_missing(root: Path) -> str:
     if looks_like_voc(root):
         return (
-            f"{root} is of Pascal VOC's form. Convert it first: "
-            "resnestkit convert-voc SOURCE TARGET."
+            f"{root} is of Pascal VOC's form. Convert it first, to a new folder: resnestkit data "
+            f"convert {root} TARGET."
         )
     files = _json_files(root / "annotations") or _json_files(root)
     if files:

@@ -55,11 +55,7 @@ def load_detection_source(
     """
     source = _load(data, channels, masks=masks)
     refuse(source.findings)
-    source = _divide(source, holdout, seed)
-    if "train" not in source.splits:
-        named = " and ".join(source.splits)
-        raise UserError(f"{data} has {named} but no train split to train on.")
-    return source
+    return _divide(source, holdout, seed)
 
 
 def inspect_detection_source(
@@ -67,7 +63,7 @@ def inspect_detection_source(
 ) -> DetectionSource:
     """As `load_detection_source`, but what cannot be trained on is among the findings.
 
-    Raises UserError if there are no annotation files, or one cannot be read at all.
+    Raises UserError if there are no annotation files, none to train on, or one cannot be read.
     """
     return _divide(_load(data, channels, masks=masks), holdout, seed)
 
@@ -223,6 +219,9 @@ def _divide(source: DetectionSource, holdout: float, seed: int) -> DetectionSour
     """With splits, and what only shows beside each other among the findings."""
     if "all" in source.splits:
         source = _hold_out(source, holdout, seed)
+    if "train" not in source.splits:
+        named = " and ".join(source.splits)
+        raise UserError(f"{source.origin} has {named} but no train split to train on.")
     crossing = check_splits(source.splits, source.classes)
     return replace(source, findings=(*source.findings, *crossing))
 

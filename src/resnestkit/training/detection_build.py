@@ -1,0 +1,94 @@
+"""From a recipe to the parts of a detector's training: the model and the batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resnestkit.data.check import Checked
+from resnestkit.data.detection.batches import DetectionBatch, DetectionDataset
+from resnestkit.data.detection.table import DetectionImages
+from resnestkit.data.detection.transforms import DetectionAugmentation, DetectionTransform
+from resnestkit.data.loaders import Batches, GroupedSampler, InOrder, Loaders, choose_workers
+from resnestkit.detection.detector import Detector
+from resnestkit.detectors import create_detector
+from resnestkit.preprocessing import Preprocessing
+from resnestkit.progress import Reporter
+from resnestkit.ranks import rank, ranks
+from resnestkit.training.recipe import DetectionRecipe
+
+
+def make_detector(
+    recipe: DetectionRecipe, classes: int, reporter: Reporter | None = None
+) -> Detector:
+    """The detector that a recipe asks for, with its weights if there are any.
+
+    How its images are normalised is what the weights want, unless the recipe says otherwise.
+    """
+    given = Preprocessing(
+        mean=recipe.mean, std=recipe.std, channel_order=recipe.channel_order or "RGB"
+    )
+    stated = recipe.weights is None or recipe.channel_order is not None or _differs(recipe)
+    model = create_detector(
+        recipe.kind,
+        recipe.model,
+        classes,
+        recipe.weights,
+        settings=recipe.settings,
+        norm=recipe.norm,
+        head_norm=recipe.head_norm,
+        frozen_stages=recipe.freeze,
+        min_size=recipe.test_side,
+        max_size=recipe.max_side,
+        fpn_channels=recipe.fpn_channels,
+        in_channels=len(recipe.mean),
+        preprocessing=given if stated else None,
+        partial=recipe.partial,
+    )
+    if recipe.weights is not None and reporter is not None:
+        head = ", new classifier" if model.head_is_new else ""
+        reporter.say(f"weights     {Path(recipe.weights).name}: loaded{head}")
+    return model
+
+
+def _differs(recipe: DetectionRecipe) -> bool:
+    """Whether the recipe says how images are normalised, or leaves that to the weights."""
+    usual = DetectionRecipe()
+    return (recipe.mean, recipe.std) != (usual.mean, usual.std)
+
+
+def detection_images(checked: Checked) -> DetectionImages:
+    """The images of a checked split, with their annotations."""
+    assert isinstance(checked.images, DetectionImages)
+    return checked.images
+
+
+def make_loaders(
+    checked: dict[str, Checked], validation: str, recipe: DetectionRecipe, *, masks: bool
+) -> Loaders[DetectionBatch]:
+    """Batches of like orientation to train on, and validation batches in order."""
+    train, held = detection_images(checked["train"]), detection_images(checked[validation])
+    transform = DetectionTransform(
+        DetectionAugmentation(
+            crop=recipe.crop,
+            short_sides=recipe.short_sides,
+            sampling=recipe.sampling,
+            max_side=recipe.max_side,
+            flip=recipe.flip,
+            jitter=recipe.jitter,
+        )
+    )
+    sampler = GroupedSampler(train.orientations, recipe.batch_size, recipe.seed, rank(), ranks())
+    return Loaders(
+        train=Batches(
+            DetectionDataset(train, transform, recipe.seed, masks=masks),
+            sampler,
+            choose_workers(recipe.workers, checked["train"].in_memory),
+        ),
+        sampler=sampler,
+        validation=Batches(
+            DetectionDataset(held, masks=masks),
+            InOrder(len(held), recipe.batch_size, rank(), ranks()),
+            choose_workers(recipe.workers, checked[validation].in_memory),
+        ),
+        validation_count=len(held),
+    )

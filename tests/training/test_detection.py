@@ -1,0 +1,242 @@
+"""Training a detector: what it leaves, that it goes on to the same bits, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from boxed_pictures import NUMBERS, TINY
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import nn
+
+from resnestkit import (
+    DetectionPredictor,
+    DetectionRecipe,
+    UserError,
+    create_detector,
+    evaluate,
+    load_detector,
+    load_recipe,
+    resume,
+    save_detector,
+    train,
+)
+from resnestkit.data.findings import Finding
+from resnestkit.progress import Reporter
+from resnestkit.tables import detection_evaluation_table
+from resnestkit.training import doctor
+from resnestkit.training.checkup import check_up
+from resnestkit.training.interrupt import Interrupted
+from resnestkit.training.loop import Trainer
+from resnestkit.training.optimizer import rate_at
+from resnestkit.training.precise import retake_statistics
+from resnestkit.weights.checkpoint import DETECTOR, read_card
+
+QUIET = Reporter(quiet=True)
+
+
+def records(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_a_typed_checkpoint_and_a_report(found: Path) -> None:
+    run = found / "run"
+    card = read_card(run / "best.safetensors")
+    assert card is not None
+    assert (card.kind, card.head_is_new) == (DETECTOR, False)
+    assert card.classes == tuple(sorted(NUMBERS, key=NUMBERS.__getitem__))
+    assert card.data["category_ids"] == [10, 20, 30]
+    assert 0 <= card.metrics["threshold"] <= 1
+    assert load_detector(run / "best.safetensors")[0].spec.kind == "faster_rcnn"
+    recipe = load_recipe(str(run / "config.json"))
+    assert isinstance(recipe, DetectionRecipe)
+    assert (recipe.model, recipe.short_sides) == (TINY.model, TINY.short_sides)
+    assert {"train_loss", "train_loss_classifier", "val_ap", "val_ap50"} <= set(records(run)[0])
+    assert "val_threshold" not in records(run)[0]
+    page = (run / "report.html").read_text()
+    assert "average precision" in page
+    assert "ccuracy" not in page
+    for name in ("curves.png", "precision_recall.png", "examples.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG")
+    written = json.loads((run / "evaluation.json").read_text())
+    assert written["count"] == 4
+
+
+def test_the_rate_rises_by_steps_and_falls_at_milestones(found: Path) -> None:
+    rates = [
+        rate_at(step, peak=1.0, warmup=2, total=12, milestones=(0.5, 0.75)) for step in range(12)
+    ]
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rates[5:] == pytest.approx([1, *[0.1] * 3, *[0.01] * 3])
+    # Four steps in all: the thousand of the warm-up are cut to two, and two thirds is step 3.
+    peak = TINY.lr * TINY.batch_size / 256
+    assert [one["lr"] for one in records(found / "run")] == pytest.approx([peak * 2 / 3, peak / 10])
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer._step
+
+    def stop(self: Trainer[Any, Any], *rest: Any) -> Any:
+        if (self.position.epoch, self.position.batch) == (1, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *rest)
+
+    with monkeypatch.context() as during:
+        during.setattr(Trainer, "_step", stop)
+        with pytest.raises(Interrupted, match="epoch 2, batch 1, and saved"):
+            train(found / "shapes", TINY, tmp_path / "run", reporter=QUIET)
+    assert "stopped" in (tmp_path / "run/report.html").read_text()
+    resume(tmp_path / "run", reporter=QUIET)
+    one, two = (
+        load_detector(root / "run" / "last.safetensors")[0].state_dict()
+        for root in (found, tmp_path)
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    fields = {"val_ap", "train_loss", "lr"}
+    for before, after in zip(records(found / "run"), records(tmp_path / "run"), strict=True):
+        assert {name: before[name] for name in fields} == {name: after[name] for name in fields}
+
+
+def test_precise_statistics_are_the_mean_over_batches() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    norm, frozen = net[1], net[2]
+    batches = [torch.randn(size, 3, 6, 6) * size for size in (2, 3, 4)]
+
+    def steps() -> Iterator[Any]:
+        for batch in batches:
+            frozen.eval()  # as the stages that a recipe freezes
+            yield lambda batch=batch: (torch.rand(5), net(batch))
+
+    frozen.eval()
+    before = torch.get_rng_state()
+    held = frozen.running_mean.clone()
+    retake_statistics(net.train(), steps(), seed=3)
+    maps = [net[0](batch).detach() for batch in batches]
+    means = torch.stack([one.mean((0, 2, 3)) for one in maps]).mean(0)
+    variances = torch.stack([one.var((0, 2, 3)) for one in maps]).mean(0)
+    torch.testing.assert_close(norm.running_mean, means)
+    torch.testing.assert_close(norm.running_var, variances)
+    assert norm.momentum == 0.1
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(held, means)
+
+
+def test_results_are_measured_alike_by_cocos_tools(found: Path, tmp_path: Path) -> None:
+    written = tmp_path / "results.json"
+    measured, classes = evaluate(
+        found / "run/best.safetensors", found / "shapes", results=written, reporter=QUIET
+    )
+    assert classes == ("rectangle", "triangle", "circle")
+    results = json.loads(written.read_text())
+    assert {one["category_id"] for one in results} <= set(NUMBERS.values())
+    assert {one["image_id"] for one in results} <= {1000, 1001, 1002, 1003}
+    true = COCO(found / "shapes/annotations/instances_val.json")
+    theirs = COCOeval(true, true.loadRes(str(written)), "bbox")
+    theirs.evaluate()
+    theirs.accumulate()
+    theirs.summarize()
+    ours = measured.boxes.all
+    assert ours.ar100 > 0.02  # it finds something, so that there is something to measure
+    numbers = [getattr(ours, name) for name in ours.__slots__]
+    assert numbers == pytest.approx(theirs.stats.tolist(), abs=1e-6)
+
+
+def test_a_predictor_answers_in_the_files_terms(found: Path, tmp_path: Path) -> None:
+    picture = found / "shapes/images/val0.png"
+    predictor = DetectionPredictor(found / "run/best.safetensors", "cpu", score=0.06)
+    (one,) = predictor.predict([picture])
+    assert one.objects
+    assert sum(one.counts.values()) == len(one.objects)
+    scores = [thing.score for thing in one.objects]
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) >= 0.06
+    results = predictor.results([one])
+    assert {result["image_id"] for result in results} == {str(picture)}
+    names = {number: name for name, number in NUMBERS.items()}
+    assert [names[result["category_id"]] for result in results] == [t.label for t in one.objects]
+    left, top, right, bottom = one.objects[0].box
+    assert results[0]["bbox"] == pytest.approx([left, top, right - left, bottom - top])
+    usual = DetectionPredictor(found / "run/best.safetensors", "cpu").score
+    assert usual == read_card(found / "run/best.safetensors").metrics["threshold"]  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"--score is 1\.5"):
+        DetectionPredictor(found / "run/best.safetensors", "cpu", score=1.5)
+    new = create_detector("faster_rcnn", "resnest14", 3, fpn_channels=8)
+    save_detector(new, tmp_path / "new.safetensors")
+    with pytest.raises(UserError, match="never trained"):
+        DetectionPredictor(tmp_path / "new.safetensors", "cpu")
+
+
+def test_masks_are_measured_written_and_drawn(found: Path, tmp_path: Path) -> None:
+    model = create_detector(
+        "mask_rcnn", "resnest14", 3, fpn_channels=8, norm="group", min_size=64, max_size=96
+    )
+    model.head_is_new = False
+    file, written = tmp_path / "masks.safetensors", tmp_path / "found.json"
+    save_detector(model, file, ["rectangle", "triangle", "circle"])
+    measured, classes = evaluate(file, found / "shapes", results=written, reporter=QUIET)
+    table = detection_evaluation_table(measured, classes)
+    assert table.index("class, by masks") < table.index("class, by boxes")
+    assert "COCO       masks  boxes" in table
+    boxes = json.loads(written.read_text())
+    masks = json.loads((tmp_path / "found.masks.json").read_text())
+    assert len(boxes) == len(masks) > 0
+    assert all("segmentation" in one and "bbox" not in one for one in masks)
+    assert {one["category_id"] for one in masks} <= set(NUMBERS.values())
+    predictor = DetectionPredictor(file, "cpu", score=0.0)
+    assert predictor.category_ids == (1, 2, 3)  # of a file that says nothing of its data
+    ((one, image),) = predictor.iterate([found / "shapes/images/val0.png"])
+    height, width = image.shape[1:]
+    result = predictor.results([one])[0]
+    assert result["segmentation"]["size"] == [height, width]
+    assert len(result["bbox"]) == 4
+    assert one.draw(image).shape[2] == 3
+
+
+def test_norms_without_statistics_are_refused(found: Path, tmp_path: Path) -> None:
+    for changes, words in (
+        ({"batch_size": 1}, "--norm group"),
+        ({"norm": "frozen"}, "weights"),
+        ({"norm": "sync", "batch_size": 1}, "two or more images"),
+    ):
+        recipe = replace(TINY, **changes)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=words):
+            train(found / "shapes", recipe, tmp_path / "run", reporter=QUIET)
+
+
+def only(findings: Iterator[Finding], severity: str, *words: str) -> None:
+    (finding,) = findings
+    assert finding.severity == severity
+    assert all(word in str(finding) for word in words), str(finding)
+
+
+def test_findings_of_a_detectors_recipe() -> None:
+    recipe = DetectionRecipe()
+    assert not list(doctor.find_rate(recipe))
+    only(doctor.find_rate(DetectionRecipe(lr=0.02)), "note", "0.32 becomes", "to 0.00125")
+    only(doctor.find_rate(DetectionRecipe(lr=6.4)), "wrong", "peaks at 0.4", "Lower --lr to 5.1")
+    assert not list(doctor.find_schedule(recipe, 118_000))
+    only(doctor.find_schedule(recipe, 1600), "note", "--warmup-steps 1000", "cut to 600")
+    assert not list(doctor.find_tiny_boxes([16.0] * 9 + [15.0], 32, recipe))
+    only(doctor.find_tiny_boxes([16.0, 8.0], 32, recipe), "wrong", "50% of the boxes", "1.8 times")
+    assert doctor.share_tiny([], 32) == 0
+
+
+def test_the_checkup_counts_objects(found: Path) -> None:
+    checkup = check_up(found / "shapes", TINY, QUIET, speed=False)
+    patient = checkup.patient
+    val = json.loads((found / "shapes/annotations/instances_val.json").read_text())
+    assert patient.counts["val"].total() == len(val["annotations"])
+    assert patient.facts["smallest_anchor"] == 32
+    assert not checkup.refused
+    lonely = check_up(found / "shapes", replace(TINY, batch_size=1), QUIET, speed=False)
+    assert lonely.refused
