@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 
 from resnestkit.errors import UserError
-from resnestkit.training.recipe import Recipe, list_recipes, load_recipe, recipe_from_dict
+from resnestkit.training.recipe import (
+    DetectionRecipe,
+    Recipe,
+    list_recipes,
+    load_recipe,
+    recipe_from_dict,
+)
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_loads_and_states_its_command(name: str) -> None:
     recipe = load_recipe(name)
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, Recipe | DetectionRecipe)
     module = __import__(f"resnestkit.recipes.{name}", fromlist=["recipe"])
     assert "Command:" in (module.__doc__ or "")
     assert "Expected:" in (module.__doc__ or "")

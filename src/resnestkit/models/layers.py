@@ -132,21 +132,23 @@ class PointwiseConv(nn.Conv2d):
 
 
 class GroupedDilatedConv(nn.Conv2d):
-    """A convolution of several groups and a dilation, which bfloat16 on a CPU needs care for.
+    """A convolution of several groups and a dilation, which bfloat16 on a CPU cannot be left to.
 
     With both, and few channels in a group, oneDNN 3 gives wrong gradients of the weight for
     channels_last maps of 32x32 and more (seen in torch 2.15, AVX-512 with bf16): noise, or no
-    numbers at all. Contiguous maps are right, so these are computed so.
+    numbers at all. In float32 they are right, so these are computed so.
     """
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
-        """As usual; the layout comes back as it was."""
-        low = torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16
-        if not (low and x.device.type == "cpu") or x.is_contiguous():
+        """As usual, and of the type that it would have had."""
+        low = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        if x.device.type != "cpu" or not low:
             out: Tensor = super().forward(x)
             return out
-        out = self._conv_forward(x.contiguous(), self.weight.contiguous(), self.bias)
-        return out.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", enabled=False):
+            bias = None if self.bias is None else self.bias.float()
+            wide = self._conv_forward(x.float(), self.weight.float(), bias)
+        return wide.to(torch.bfloat16)
 
 
 def conv_class(kernel: int, stride: int, dilation: int, groups: int) -> type[nn.Conv2d]:
