@@ -148,7 +148,8 @@ class GroupedDilatedConv(nn.Conv2d):
         with torch.autocast("cpu", enabled=False):
             bias = None if self.bias is None else self.bias.float()
             wide = self._conv_forward(x.float(), self.weight.float(), bias)
-        return wide.to(torch.bfloat16)
+        narrow: Tensor = wide.to(torch.bfloat16)
+        return narrow
 
 
 def conv_class(kernel: int, stride: int, dilation: int, groups: int) -> type[nn.Conv2d]:
