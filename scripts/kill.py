@@ -1,6 +1,6 @@
 """Kill a training again and again, at random moments, and see that it ends in the same bits.
 
-Usage: python scripts/kill.py [KILLS]
+Usage: python scripts/kill.py [KILLS [FORM]]    (float32-contiguous, bfloat16-channels_last)
 
 A small ResNeSt learns digits on a CPU, with everything that draws random numbers, and writes its
 state after every step. Each round lets it run for a random time, most of them long enough to train,
@@ -53,12 +53,12 @@ FORMS = {
 
 def main() -> None:
     """Print a line per kill, and the verdict."""
-    if len(sys.argv) == 3:
-        run(*sys.argv[1:])
+    if sys.argv[1:2] == ["--run"]:
+        run(*sys.argv[2:])
         return
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     equal = True
-    for form in FORMS:
+    for form in sys.argv[2:] or FORMS:
         with tempfile.TemporaryDirectory() as folder:
             equal &= kill_often(form, Path(folder), kills)
     sys.exit(not equal)
@@ -89,7 +89,7 @@ def kill_often(form: str, folder: Path, kills: int) -> bool:
 
 def start(form: str, folder: Path) -> subprocess.Popen[bytes]:
     """Begin the run, or go on with it."""
-    return subprocess.Popen([sys.executable, __file__, form, str(folder)])
+    return subprocess.Popen([sys.executable, __file__, "--run", form, str(folder)])
 
 
 def run(form: str, folder: str) -> None:
