@@ -22,22 +22,31 @@ from resnestkit import (
     DetectionRecipe,
     UserError,
     create_detector,
+    create_model,
     evaluate,
     load_detector,
     load_recipe,
     resume,
     save_detector,
+    save_model,
     train,
 )
+from resnestkit.compute import Compute
 from resnestkit.data.findings import Finding
+from resnestkit.models.zoo import find_net
+from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
 from resnestkit.tables import detection_evaluation_table
 from resnestkit.training import doctor
+from resnestkit.training.build import resolve
 from resnestkit.training.checkup import check_up
+from resnestkit.training.detection import prepare_detection
+from resnestkit.training.detection_build import make_detector
 from resnestkit.training.interrupt import Interrupted
 from resnestkit.training.loop import Trainer
 from resnestkit.training.optimizer import rate_at
 from resnestkit.training.precise import retake_statistics
+from resnestkit.training.recipe import recipe_from_dict
 from resnestkit.weights.checkpoint import DETECTOR, read_card
 
 QUIET = Reporter(quiet=True)
@@ -240,3 +249,19 @@ def test_the_checkup_counts_objects(found: Path) -> None:
     assert not checkup.refused
     lonely = check_up(found / "shapes", replace(TINY, batch_size=1), QUIET, speed=False)
     assert lonely.refused
+
+
+def test_a_run_that_goes_on_sees_its_images_as_the_weights_want_them(
+    found: Path, tmp_path: Path
+) -> None:
+    wanted = Preprocessing(mean=(0.1, 0.2, 0.3), std=(1 / 255,) * 3, channel_order="BGR")
+    net = create_model("resnest14", classes=2)
+    save_model(net, tmp_path / "net.safetensors", preprocessing=wanted)
+    recipe = resolve(replace(TINY, weights=str(tmp_path / "net.safetensors")), find_net(TINY.model))
+    compute = Compute(torch.device("cpu"), bfloat16=False, layout=torch.channels_last)
+    job = prepare_detection(str(found / "shapes"), recipe, compute, QUIET)
+    recorded = recipe_from_dict(json.loads(json.dumps(job.recipe.to_dict())), "", "detection")
+    assert isinstance(recorded, DetectionRecipe)
+    again = make_detector(recorded, len(job.card.classes)).preprocessing
+    assert (again.mean, again.std, again.channel_order) == (wanted.mean, wanted.std, "BGR")
+    assert job.card.preprocessing == again

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from resnestkit.errors import UserError
+from resnestkit.progress import Reporter
+from resnestkit.training import train
 from resnestkit.training.recipe import (
     DetectionRecipe,
     Recipe,
@@ -118,3 +120,28 @@ def test_lighting_is_refused_for_grey_images() -> None:
     with pytest.raises(UserError, match=r"--lighting is 0\.1; it must be 0 for grey"):
         Recipe(mean=(0.5,), std=(0.25,), lighting=0.1)
     assert Recipe(mean=(0.5,), std=(0.25,), jitter=0.4).jitter == 0.4
+
+
+def test_epochs_and_steps_of_warmup_exclude_each_other() -> None:
+    with pytest.raises(UserError, match=r"--warmup-epochs is 2\.0; it must be left out"):
+        DetectionRecipe(warmup_epochs=2.0)
+    assert DetectionRecipe(warmup_epochs=2.0, warmup_steps=None).warmup_epochs == 2.0
+
+
+def test_a_run_s_recipe_chooses_kernels_anew(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for recorded, read in ((True, None), (False, False)):
+        settings = Recipe(kernels=recorded).to_dict()
+        path.write_text(json.dumps({"data": "x", "task": "classification", "recipe": settings}))
+        assert load_recipe(str(path)).kernels is read
+
+
+def test_a_run_goes_on_without_kernels_where_there_are_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(kernels=True, device="cpu")
+    monkeypatch.setattr(train, "why_no_kernels", lambda: None)
+    assert train._without_kernels(recipe, Reporter()) == recipe
+    monkeypatch.setattr(train, "why_no_kernels", lambda: "There is no C++ compiler (g++).")
+    assert train._without_kernels(recipe, Reporter()).kernels is False
+    assert "There is no C++ compiler" in capsys.readouterr().out

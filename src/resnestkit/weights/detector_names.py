@@ -176,7 +176,7 @@ def _reorder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _put_background(rows: Tensor, anchors: int) -> Tensor:
     """A row before each anchor's classes that never answers: no weights, and a bias far below 0."""
-    each = rows.unflatten(0, (anchors, -1))  # type: ignore[no-untyped-call]
+    each = rows.unflatten(0, (anchors, -1))  # type: ignore[no-untyped-call]  # untyped
     value = _NEVER if rows.ndim == 1 else 0.0
     none = each.new_full((anchors, 1, *rows.shape[1:]), value)
     return torch.cat([none, each], dim=1).flatten(0, 1)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnestkit.data.check import refuse_unreadable
+from resnestkit.data.detection import check
 from resnestkit.data.detection.check import check_detection_images
+from resnestkit.data.detection.coco import Category, CocoFile
 from resnestkit.data.detection.sources import inspect_detection_source, load_detection_source
 from resnestkit.data.detection.table import DetectionImages, clip_boxes
 from resnestkit.data.findings import Finding
@@ -133,8 +135,6 @@ def test_corners_for_sizes_are_refused_by_their_statistics(
 
 @given(st.integers(0, 10_000), st.integers(3, 60))
 def test_true_sizes_are_not_taken_for_corners(seed: int, count: int) -> None:
-    from resnestkit.data.detection import check  # noqa: PLC0415
-    from resnestkit.data.detection.coco import Category, CocoFile  # noqa: PLC0415
 
     random = np.random.default_rng(seed)
     start = random.uniform(0, [38, 28], (count, 2))

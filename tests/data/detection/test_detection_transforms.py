@@ -1,5 +1,6 @@
 """Boxes and masks follow the image, whatever becomes of it."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -27,7 +28,6 @@ SEEDS = st.integers(0, 500)
 
 def scene(seed: int) -> tuple[Tensor, Target]:
     """Shapes with tight boxes, and an image whose first channel is their masks, added up."""
-    import numpy as np  # noqa: PLC0415
 
     drawing = draw_shapes(np.random.default_rng(seed))
     masks = torch.from_numpy(drawing.masks).byte()
