@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: demo test lint types walls unit shapes cifar10 parity format clean
+.PHONY: demo test lint types walls unit shapes cifar10 masks parity format clean
 
 demo: $(READY)  ## Train a small ResNeSt and its plain twin on real digits, and look at the result
 	$(BIN)/python scripts/demo.py
@@ -32,6 +32,9 @@ shapes: $(READY)  ## The shapes in the signatures, checked while the nets run (i
 
 cifar10: $(READY)  ## The recorded CIFAR-10 result; DATA holds cifar10/train and cifar10/test
 	$(BIN)/python scripts/cifar10.py "$(DATA)/cifar10"
+
+masks: $(READY)  ## From end to end: two detectors learn the built-in shapes to a mask AP50 of 0.80
+	$(BIN)/python scripts/masks.py
 
 parity: $(READY)  ## Every net against every library that has it, in float64: docs/results/parity.md
 	$(BIN)/python scripts/parity.py

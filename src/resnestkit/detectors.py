@@ -16,6 +16,7 @@ from resnestkit.detection.spec import (
     DetectorSpec,
     HeadNorm,
     Kind,
+    light_settings,
     paper_settings,
     torchvision_settings,
 )
@@ -39,7 +40,7 @@ from resnestkit.weights.loading import find_weights
 
 __all__ = ["create_detector", "detector_card", "load_detector", "save_detector"]
 
-Settings = Literal["paper", "torchvision"] | DetectionSettings
+Settings = Literal["paper", "torchvision", "light"] | DetectionSettings
 
 COCO_CLASSES = 80
 
@@ -72,8 +73,9 @@ def create_detector(
             of a whole detector: ours, one of the authors' or another of Detectron2, or
             torchvision's Faster R-CNN, Mask R-CNN or RetinaNet. With another number of classes its
             classifier starts anew, and `Detector.head_is_new` says so; all else must fit.
-        settings: "paper" (Detectron2's, with which the authors train), "torchvision", or what you
-            choose; None is what the weights of a whole detector were trained with, else "paper".
+        settings: "paper" (Detectron2's, with which the authors train), "torchvision", "light" (for
+            small images and few cores), or what you choose; None is what the weights of a whole
+            detector were trained with, else "paper".
         norm: "batch", "sync", "frozen" or "group" norms in the backbone; None is "batch", and
             "frozen" with a whole detector that has them so.
         head_norm: norms of pyramid, box head and mask head, or "none"; None is as in the file of a
@@ -146,9 +148,13 @@ def _check_frozen(
 def _choose_settings(kind: Kind, settings: Settings) -> DetectionSettings:
     if isinstance(settings, DetectionSettings):
         return settings
-    ready = {"paper": paper_settings, "torchvision": torchvision_settings}
+    ready = {
+        "paper": paper_settings,
+        "torchvision": torchvision_settings,
+        "light": light_settings,
+    }
     if settings not in ready:
-        raise UserError(f"settings is {settings!r}; it must be 'paper' or 'torchvision'.")
+        raise UserError(f"settings is {settings!r}; it must be one of {', '.join(ready)}.")
     return ready[settings](kind)
 
 

@@ -129,6 +129,18 @@ def test_the_papers_box_head_has_its_size() -> None:
     assert sum(weight.numel() for weight in head.parameters()) == wanted
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_light_settings_see_fewer_regions(kind: Kind) -> None:
+    with torch.device("meta"):
+        light = create_detector(kind, "resnest14", classes=3, settings="light")
+        usual = create_detector(kind, "resnest14", classes=3, settings="paper")
+    assert light.spec.settings.box_batch * 4 == usual.spec.settings.box_batch
+    assert light.spec.head_norm == usual.spec.head_norm == "batch"
+    if kind != "retinanet":  # which looks at no regions
+        sizes = [sum(p.numel() for p in one.roi_heads.parameters()) for one in (light, usual)]
+        assert 2 * sizes[0] < sizes[1]
+
+
 @pytest.mark.parametrize("theirs", [fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn])
 def test_torchvisions_names(theirs: typing.Any) -> None:
     kind: Kind = "faster_rcnn" if theirs is fasterrcnn_resnet50_fpn else "mask_rcnn"
@@ -163,7 +175,7 @@ def test_nothing_random_is_frozen() -> None:
 def test_what_there_is_not() -> None:
     with pytest.raises(UserError, match="Did you mean faster_rcnn"):
         create_detector("fast_rcnn")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="must be 'paper' or 'torchvision'"):
+    with pytest.raises(UserError, match="must be one of paper, torchvision, light"):
         make("faster_rcnn", settings="mmdetection")
     with pytest.raises(UserError, match="no net called"):
         make("faster_rcnn", "resnest51")

@@ -89,6 +89,24 @@ def torchvision_settings(kind: Kind) -> DetectionSettings:
     return replace(_TORCHVISION, beta=0.0, detections=300) if kind == "retinanet" else _TORCHVISION
 
 
+def light_settings(kind: Kind) -> DetectionSettings:
+    """For small images and few cores: two layers of units, and a quarter of the regions.
+
+    At 512 regions an image the heads of a small net cost several times what its backbone does.
+    """
+    return replace(
+        torchvision_settings(kind),
+        aligned=True,
+        beta=0.0,
+        box_units=512,
+        pre_nms=(1000, 500),
+        post_nms=(500, 250),
+        rpn_batch=128,
+        box_batch=128,
+        mask_convs=2,
+    )
+
+
 def is_cascade(kind: Kind) -> bool:
     """Whether boxes are refined in stages."""
     return kind in {"cascade_rcnn", "cascade_mask_rcnn"}

@@ -27,7 +27,7 @@ from resnestkit.values import describe_type, is_a
 Precision = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["cosine", "step"]
 DetectorKind = Literal["faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn", "retinanet"]
-DetectorSettings = Literal["paper", "torchvision"]
+DetectorSettings = Literal["paper", "torchvision", "light"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class DetectionRecipe(BaseRecipe):
     kind: DetectorKind = "faster_rcnn"
     """Detector: faster_rcnn, mask_rcnn, cascade_rcnn, cascade_mask_rcnn or retinanet."""
     settings: DetectorSettings = "paper"
-    """Whose heads and losses: the paper's (Detectron2's) or torchvision's."""
+    """Whose heads and losses: the paper's (Detectron2's), torchvision's, or light ones for a CPU."""
     head_norm: Literal["batch", "sync", "frozen", "group", "none"] | None = None
     """Norms of pyramid and heads; none is the norm policy's, or what the weights had."""
     fpn_channels: int = 256
