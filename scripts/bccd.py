@@ -28,13 +28,9 @@ MEAN, STD = (0.737, 0.696, 0.714), (0.061, 0.102, 0.076)
 """Of the training images' channels, as `resnestkit doctor` prints them."""
 ABLATIONS: dict[str, dict[str, Any]] = {
     "the recipe": {},
-    "norm group": {"norm": "group"},
-    "norm batch, no norm in pyramid and head": {"head_norm": "none"},
-    "ImageNet's normalisation": {
-        "mean": DetectionRecipe().mean,
-        "std": DetectionRecipe().std,
-    },
+    "ImageNet's normalisation": {"mean": DetectionRecipe().mean, "std": DetectionRecipe().std},
     "no warm-up": {"warmup_steps": 0},
+    "norm group": {"norm": "group"},
 }
 
 

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from resnestkit.data.detection.voc import convert_voc
 
@@ -41,7 +42,7 @@ def main() -> None:
         print(path)
 
 
-def as_recorded(file: dict[str, list[dict[str, object]]]) -> dict[str, list[dict[str, object]]]:
+def as_recorded(file: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """Boxes as the recorded trainings read them: edges taken as they are in the XML files.
 
     VOC's rule, by which `resnestkit data convert` goes, has them a pixel further left and up, and
@@ -49,7 +50,7 @@ def as_recorded(file: dict[str, list[dict[str, object]]]) -> dict[str, list[dict
     """
     kept = []
     for one in file["annotations"]:
-        left, top, width, height = one["bbox"]  # type: ignore[misc]  # four numbers
+        left, top, width, height = one["bbox"]
         if width > 1 and height > 1:
             box = [left + 1, top + 1, width - 1, height - 1]
             kept.append({**one, "bbox": box, "area": box[2] * box[3]})

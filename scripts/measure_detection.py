@@ -98,7 +98,7 @@ def prepare(
             assert not lost, lost
             assert not missing.unexpected_keys, missing.unexpected_keys
         model = compile_detector(ours) if who.endswith(COMPILED) else ours
-    model = model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # torch's stub lacks it
+    model = model.to(memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
     def find(images: list[Tensor]) -> list[dict[str, Tensor]]:

@@ -160,7 +160,7 @@ def test_images_of_any_shape_and_without_objects_are_trained_on(
     change(boxed, "train", add)
     code, out, err = run("train", "--data", boxed, *ONE, "--output", tmp_path / "run")
     assert code == 0, err
-    assert "The class 'circle' is seen in val alone, never in training." in out
+    assert "The classes 'triangle', 'circle' are seen in val alone, never in training." in out
     record = json.loads((tmp_path / "run/metrics.jsonl").read_text())
     assert np.isfinite(record["train_loss"])
     assert json.loads((tmp_path / "run/config.json").read_text())["task"] == "detection"

@@ -16,32 +16,32 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from resnestkit.data.jpeg import decode_plain_jpeg
-from resnestkit.errors import UserError
-
-IMAGE_SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("apng", "avif", "bmp", "dib", "gif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo"),
-        *("pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
-    )
+from resnestkit.data.decoding import (
+    UnreadableImage,
+    check_content,
+    explain_damage,
+    load_by_pillow,
+    measure_image,
+    open_header,
+    read_content,
 )
+from resnestkit.data.jpeg import decode_plain_jpeg
 
-
-class UnreadableImage(UserError):  # noqa: N818  (it names the image, not the error)
-    """An image that cannot be read, and why, in words."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
-        self.name, self.reason = name, reason
-
-
-def is_image_file(path: Path) -> bool:
-    """Whether a path has the ending of an image that can be read."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+__all__ = [
+    "FileImages",
+    "ImageSet",
+    "ImageStats",
+    "MemoryImages",
+    "UnreadableImage",
+    "decode_image",
+    "explain_damage",
+    "load_by_pillow",
+    "measure_image",
+    "open_header",
+    "read_image",
+]
 
 
 def read_image(path: Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
@@ -49,52 +49,19 @@ def read_image(path: Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
 
     Raises UnreadableImage for a missing, empty, truncated or foreign file.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(str(path), error.strerror or str(error)) from error
-    return decode_image(content, str(path), channels)
+    return decode_image(read_content(path), str(path), channels)
 
 
 def decode_image(content: bytes, name: str, channels: int = 3) -> UInt8[Tensor, "c h w"]:
     """As `read_image`, from the bytes of a file. ``name`` is for the message only."""
-    if not content:
-        raise UnreadableImage(name, "the file is empty")
+    check_content(content, name)
     plain = decode_plain_jpeg(content, channels)
     return _decode_by_pillow(content, name, channels) if plain is None else plain
 
 
 def _decode_by_pillow(content: bytes, name: str, channels: int) -> UInt8[Tensor, "c h w"]:
-    mode = "L" if channels == 1 else "RGB"
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            ImageOps.exif_transpose(opened, in_place=True)
-            image = _to_eight_bits(opened)
-            array = np.array(image if image.mode == mode else image.convert(mode))
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(name, "not an image") from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(name, "too many pixels to be safe") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
-        # Pillow raises all of these for damaged files; none of them is our caller's mistake.
-        raise UnreadableImage(name, f"damaged or truncated ({error})") from error
-    pixels = torch.from_numpy(array)
+    pixels = torch.from_numpy(np.array(load_by_pillow(io.BytesIO(content), name, channels)))
     return pixels.unsqueeze(0) if channels == 1 else pixels.permute(2, 0, 1)
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale deep and float grey to 8 bits; Pillow's own conversion clips them to white.
-
-    A 16-bit file says its range. Wider ones do not: theirs is the smallest usual one that fits.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image, dtype=np.float64)
-    ranges = [65535.0] if image.mode.startswith("I;16") else [255.0, 65535.0, 2.0**31 - 1]
-    if image.mode == "F":
-        ranges.insert(0, 1.0)
-    largest = next((top for top in ranges if values.max(initial=0.0) <= top), ranges[-1])
-    return Image.fromarray(np.clip(values / largest * 255.0 + 0.5, 0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,13 +175,13 @@ class ImageDataset(Dataset[SampleT | Failure], ABC, Generic[SampleT, BatchT_co])
     def __getitem__(self, key: Key) -> SampleT | Failure:
         try:
             image = self.images.read(key.image)
+            if self.seed is None:
+                return self.make(image, key.image)
+            with seeded(self.seed, key.epoch, key.image):
+                return self.make(image, key.image)
         except UnreadableImage as error:
-            # All were read before the work began: the file changed since.
+            # All were read before the work began: the file, or that of its mask, changed since.
             return Failure(f"An image can no longer be read: {error}.")
-        if self.seed is None:
-            return self.make(image, key.image)
-        with seeded(self.seed, key.epoch, key.image):
-            return self.make(image, key.image)
 
 
 Sample = tuple[Tensor, int, int]

@@ -21,12 +21,8 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from resnestkit.data.images import (
-    IMAGE_SUFFIXES,
-    ImageSet,
-    UnreadableImage,
-    decode_image,
-)
+from resnestkit.data.files import IMAGE_SUFFIXES
+from resnestkit.data.images import ImageSet, UnreadableImage, decode_image
 from resnestkit.errors import UserError
 
 _INDEX_VERSION = 1

@@ -15,14 +15,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from resnestkit.data.images import FileImages, ImageSet, MemoryImages, is_image_file
+from resnestkit.data.files import find_images
+from resnestkit.data.images import FileImages, ImageSet, MemoryImages
 from resnestkit.data.packed import Packed, load_packed
 from resnestkit.data.splits import SPLIT_NAMES
 from resnestkit.errors import UserError
+from resnestkit.values import is_a
 
 DIGITS = "digits"
 """Name of the data set that is built in."""
@@ -80,6 +83,17 @@ class TrainedOn:
     held_out: float | None
     seed: int
 
+    @classmethod
+    def recall(cls, data: Mapping[str, Any]) -> TrainedOn:
+        """From what a card says of its data, which is nothing if it was not trained here."""
+        held_out, seed = data.get("held_out"), data.get("seed")
+        return cls(
+            origin=str(data.get("origin", "")),
+            fingerprint=str(data.get("fingerprint", "")),
+            held_out=held_out if is_a(held_out, float) else None,
+            seed=seed if isinstance(seed, int) else 0,
+        )
+
 
 def load_for_evaluation(
     data: str, channels: int, classes: Sequence[str], trained: TrainedOn, split: str | None = None
@@ -129,18 +143,6 @@ def list_classes(folder: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"Cannot list {folder}: {error.strerror}.") from error
     return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
-def find_images(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted, hidden files and folders left out."""
-    found = (path for path in folder.rglob("*") if is_image_file(path))
-    shown = (path for path in found if not _is_hidden(path.relative_to(folder)))
-    return sorted(path for path in shown if path.is_file())
-
-
-def _is_hidden(path: Path) -> bool:
-    """Whether a part begins with a dot, as the copies that notebooks and desktops keep do."""
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _split_folders(data: str) -> dict[str, Path]:

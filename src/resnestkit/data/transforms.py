@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
 from resnestkit.errors import UserError
-from resnestkit.preprocessing import AutoPolicy, Crop, Preprocessing
+from resnestkit.preprocessing import LONGEST_ASPECT, AutoPolicy, Crop, Preprocessing
 
 ImageTransform = Callable[[UInt8[Tensor, "c h w"]], UInt8[Tensor, "c s s"]]
 
@@ -34,9 +34,6 @@ COLOUR_EIGENVECTORS = (
 
 RAND_LEVELS = 31
 """RandAugment's strengths are 0 to 30, as in the published ResNeSt codes."""
-
-LONGEST_ASPECT = 8
-"""A longer image is cut to this aspect first: a strip of 20,000 x 50 must not become 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +97,9 @@ class TrainingTransform:
         self.steps += _policy(augmentation)
         self.steps += _colours(augmentation, preprocessing.channels)
         if augmentation.erase:
-            # Images are RGB until they are normalised; the mean is in the order that the net reads.
-            turn = -1 if preprocessing.channel_order == "BGR" else 1
-            mean = [round(255 * value) for value in preprocessing.mean[::turn]]
-            self.steps.append(v2.RandomErasing(augmentation.erase, value=mean))
+            self.steps.append(
+                v2.RandomErasing(augmentation.erase, value=mean_colour(preprocessing))
+            )
 
     def __call__(self, image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c s s"]:
         """A square drawn from torch's generator."""
@@ -168,6 +164,15 @@ def normalise(
     mean = torch.tensor(preprocessing.mean, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(1, -1, 1, 1)
     return images.float().mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def mean_colour(preprocessing: Preprocessing) -> list[int]:
+    """The mean of the images that a net was made for, as a pixel of theirs.
+
+    Images are RGB until they are normalised; the mean is in the order that the net reads.
+    """
+    turn = -1 if preprocessing.channel_order == "BGR" else 1
+    return [round(255 * value) for value in preprocessing.mean[::turn]]
 
 
 def _limit_aspect(image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c h2 w2"]:

@@ -7,7 +7,6 @@ something else than was meant is refused.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,14 @@ from resnestkit.data.check import Checked, check_images, describe_unreadable
 from resnestkit.data.detection.coco import CocoFile
 from resnestkit.data.detection.rle import decode_mask, mask_area, to_rle
 from resnestkit.data.detection.table import DetectionImages, clip_boxes, has_area
-from resnestkit.data.findings import Finding
+from resnestkit.data.findings import (
+    Finding,
+    find_lone_classes,
+    find_missing_files,
+    find_repeated_images,
+    say_count,
+    say_some,
+)
 from resnestkit.data.images import UnreadableImage
 from resnestkit.data.survey import Look
 from resnestkit.errors import UserError
@@ -50,7 +56,7 @@ def check_file(
     found = [
         *_find_double_ids(file),
         *_find_strangers(file),
-        *_find_missing(paths),
+        *find_missing_files(paths),
         *_find_bad_boxes(file),
         *_find_corners(file, sizes),
         *_find_overhang(file, sizes),
@@ -61,23 +67,9 @@ def check_file(
 
 def check_splits(splits: Mapping[str, DetectionImages], classes: Sequence[str]) -> list[Finding]:
     """What only shows beside each other: classes of one split alone, images in two."""
-    found: list[Finding] = []
-    seen = {name: np.unique(_shown_labels(images)) for name, images in splits.items()}
-    for label, name in enumerate(classes, 1):
-        having = [split for split, labels in seen.items() if label in labels]
-        found += _find_lone_class(name, having, list(splits))
+    seen = {name: set((_shown_labels(images) - 1).tolist()) for name, images in splits.items()}
     names = [name for images in splits.values() for name in images.names]
-    places = Counter(os.path.abspath(name) for name in names)  # noqa: PTH100  (asks no disk)
-    twice = [path for path, count in places.items() if count > 1]
-    if twice:
-        found.append(
-            Finding(
-                "wrong",
-                f"{_count(twice, 'image')} listed in two splits, or twice in one: {_list(twice)}.",
-                "What is measured on images of the training was learnt by heart.",
-            )
-        )
-    return found
+    return [*find_lone_classes(classes, seen), *find_repeated_images(names)]
 
 
 def check_detection_images(
@@ -132,24 +124,13 @@ def _shown_labels(images: DetectionImages) -> NDArray[np.int64]:
     return table.labels[shown]
 
 
-def _find_lone_class(name: str, having: list[str], splits: list[str]) -> Iterator[Finding]:
-    if not having:
-        yield Finding("wrong", f"No image shows the class {name!r}.", "It cannot be learnt.")
-    elif "train" in splits and "train" not in having:
-        where = " and ".join(having)
-        text = f"The class {name!r} is seen in {where} alone, never in training."
-        yield Finding("wrong", text, "It cannot be learnt, and lowers every mean.")
-    elif having == ["train"] and len(splits) > 1:
-        text = f"The class {name!r} is seen in training alone."
-        yield Finding("wrong", text, "How well it is found cannot be measured.")
-
-
 def _find_double_ids(file: CocoFile) -> Iterator[Finding]:
     images = [number for number, count in Counter(file.image_ids).items() if count > 1]
     if images:
         yield Finding(
             "wrong",
-            f"{file.path} gives {_count(images, 'image id')} to several images: {_list(images)}.",
+            f"{file.path} gives {say_count(images, 'image id')} to several images: "
+            f"{say_some(images)}.",
             "Give each image its own.",
             refused=True,
         )
@@ -157,7 +138,7 @@ def _find_double_ids(file: CocoFile) -> Iterator[Finding]:
     if listed:
         yield Finding(
             "wrong",
-            f"{file.path} lists {_count(listed, 'image')} twice or more: {_list(listed)}.",
+            f"{file.path} lists {say_count(listed, 'image')} twice or more: {say_some(listed)}.",
             "Each listing is learnt as an image of its own, which lacks the others' boxes.",
         )
     known = [repr(number) for number in file.ids if number is not None]
@@ -165,8 +146,8 @@ def _find_double_ids(file: CocoFile) -> Iterator[Finding]:
     if ids:
         yield Finding(
             "wrong",
-            f"{file.path} gives {_count(ids, 'annotation id')} to several annotations: "
-            f"{_list(ids)}.",
+            f"{file.path} gives {say_count(ids, 'annotation id')} to several annotations: "
+            f"{say_some(ids)}.",
             "All are used here; other tools keep the last of each.",
         )
     rows = np.column_stack([file.owners, file.kinds, file.boxes])[~file.crowd]
@@ -181,7 +162,7 @@ def _find_strangers(file: CocoFile) -> Iterator[Finding]:
     if len(lost):
         yield Finding(
             "wrong",
-            f"{file.path} has {_count(lost, 'annotation')} of images that it does not list: "
+            f"{file.path} has {say_count(lost, 'annotation')} of images that it does not list: "
             f"{_name_annotations(file, lost)}.",
             "List the images, or remove the annotations.",
             refused=True,
@@ -190,19 +171,12 @@ def _find_strangers(file: CocoFile) -> Iterator[Finding]:
     if len(unknown):
         yield Finding(
             "wrong",
-            f"{file.path} has {_count(unknown, 'annotation')} of unknown categories "
-            f"({_list(file.foreign_categories)}); it lists "
-            f"{_list([one.number for one in file.categories])}.",
+            f"{file.path} has {say_count(unknown, 'annotation')} of unknown categories "
+            f"({say_some(file.foreign_categories)}); it lists "
+            f"{say_some([one.number for one in file.categories])}.",
             "List the categories, or remove the annotations.",
             refused=True,
         )
-
-
-def _find_missing(paths: Sequence[Path]) -> Iterator[Finding]:
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        text = f"{len(missing)} of {len(paths)} images cannot be found: {_list(missing)}."
-        yield Finding("wrong", text, "Put them back, or take them out of the file.")
 
 
 def _find_bad_boxes(file: CocoFile) -> Iterator[Finding]:
@@ -210,7 +184,7 @@ def _find_bad_boxes(file: CocoFile) -> Iterator[Finding]:
     if len(broken):
         yield Finding(
             "wrong",
-            f"{file.path} has {_count(broken, 'annotation')} whose bbox is not four numbers: "
+            f"{file.path} has {say_count(broken, 'annotation')} whose bbox is not four numbers: "
             f"{_name_annotations(file, broken)}.",
             "Mend or remove them.",
             refused=True,
@@ -261,7 +235,7 @@ def _find_overhang(file: CocoFile, sizes: NDArray[np.int64]) -> Iterator[Finding
         first = places[np.flatnonzero(hanging)]
         yield Finding(
             "wrong",
-            f"{file.path} has {_count(first, 'box', 'boxes')} outside the image by up to "
+            f"{file.path} has {say_count(first, 'box', 'boxes')} outside the image by up to "
             f"{over[hanging].max():g} pixels: {_name_annotations(file, first)}.",
             "They are clipped for the training.",
         )
@@ -269,7 +243,7 @@ def _find_overhang(file: CocoFile, sizes: NDArray[np.int64]) -> Iterator[Finding
         first = places[np.flatnonzero(empty)]
         yield Finding(
             "wrong",
-            f"{file.path} has {_count(first, 'box', 'boxes')} without area inside the image: "
+            f"{file.path} has {say_count(first, 'box', 'boxes')} without area inside the image: "
             f"{_name_annotations(file, first)}.",
             "The training leaves them out; an evaluation counts them as objects, as COCO's does.",
         )
@@ -284,7 +258,7 @@ def _find_notes(file: CocoFile) -> Iterator[Finding]:
         total = f"{file.path} has {bare} of {len(file.image_ids)} images without annotation;"
         yield Finding("note", f"{total} they are kept as background.")
     if file.crowd.any():
-        text = f"{file.path} has {_count(np.flatnonzero(file.crowd), 'crowd region')};"
+        text = f"{file.path} has {say_count(np.flatnonzero(file.crowd), 'crowd region')};"
         yield Finding("note", f"{text} they are not learnt from, nor counted in an evaluation.")
     if file.has_keypoints:
         yield Finding("note", f"{file.path} has keypoints; its boxes are used, and they are not.")
@@ -310,7 +284,7 @@ def _find_bad_masks(file: CocoFile, sizes: NDArray[np.int64]) -> Iterator[Findin
     if len(broken):
         yield Finding(
             "wrong",
-            f"{file.path} has {_count(broken, 'segmentation')} that cannot be drawn: "
+            f"{file.path} has {say_count(broken, 'segmentation')} that cannot be drawn: "
             f"{_name_annotations(file, broken)} ({reasons[int(broken[0])]}).",
             "Mend or remove them.",
             refused=True,
@@ -320,7 +294,7 @@ def _find_bad_masks(file: CocoFile, sizes: NDArray[np.int64]) -> Iterator[Findin
     if len(empty):
         yield Finding(
             "wrong",
-            f"{file.path} has {_count(empty, 'segmentation')} without a single pixel: "
+            f"{file.path} has {say_count(empty, 'segmentation')} without a single pixel: "
             f"{_name_annotations(file, empty)}.",
             "The training leaves the objects out.",
         )
@@ -356,15 +330,6 @@ def _placed_boxes(
     good = (file.owners >= 0) & ~np.isnan(file.boxes).any(1) & ~file.crowd
     places = np.flatnonzero(good)
     return places, sizes[file.owners[places]][:, ::-1]
-
-
-def _count(things: Any, one: str, many: str = "") -> str:
-    return f"{len(things):,} {one if len(things) == 1 else many or one + 's'}"
-
-
-def _list(things: Sequence[Any]) -> str:
-    more = f" and {len(things) - _NAMED} more" if len(things) > _NAMED else ""
-    return ", ".join(str(thing) for thing in things[:_NAMED]) + more
 
 
 def _name_annotations(file: CocoFile, places: NDArray[np.int64]) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -84,23 +84,23 @@ def read_coco(path: Path) -> CocoFile:
 
     Raises UserError if it is not JSON, is of another task, or lacks what it cannot do without.
     """
-    content = _load_json(path)
+    content = load_json(path)
     images, annotations, categories = _parts(content, path)
     _refuse_other_tasks(annotations, path)
-    known = _read_categories(categories, path)
+    known = read_categories(categories, path)
     places = {category.number: place for place, category in enumerate(known)}
-    image_ids = [_identity(image, "id", "image", i, path) for i, image in enumerate(images)]
+    image_ids = [read_identity(image, "id", "image", i, path) for i, image in enumerate(images)]
     rows = {number: row for row, number in enumerate(image_ids)}
     numbered = list(enumerate(annotations))
-    named = [_identity(one, "category_id", "annotation", i, path) for i, one in numbered]
-    shown = [_identity(one, "image_id", "annotation", i, path) for i, one in numbered]
+    named = [read_identity(one, "category_id", "annotation", i, path) for i, one in numbered]
+    shown = [read_identity(one, "image_id", "annotation", i, path) for i, one in numbered]
     boxes = np.array([_box(one) for one in annotations], np.float64).reshape(-1, 4)
     areas = [_number(one.get("area")) for one in annotations]
     return CocoFile(
         path=path,
         categories=known,
         image_ids=image_ids,
-        file_names=[_file_name(image, i, path) for i, image in enumerate(images)],
+        file_names=[read_file_name(image, i, path) for i, image in enumerate(images)],
         sizes=np.array([_size(image) for image in images], np.int64).reshape(-1, 2),
         ids=[one.get("id") for one in annotations],
         owners=np.array([rows.get(number, -1) for number in shown], np.int64),
@@ -114,7 +114,8 @@ def read_coco(path: Path) -> CocoFile:
     )
 
 
-def _load_json(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """What a JSON file holds. Raises UserError if it is none."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -127,17 +128,23 @@ def _parts(content: Any, path: Path) -> tuple[list[Any], list[Any], list[Any]]:
     first = content[0] if isinstance(content, list) and content else None
     if isinstance(first, dict) and "score" in first:
         raise UserError(f"{path} holds results, not annotations: what a detector found.")
+    images, annotations = (read_part(content, name, path) for name in ("images", "annotations"))
+    if content.get("categories") is None:
+        _refuse_other_tasks(annotations, path)
+    categories = read_part(content, "categories", path)
+    if not images:
+        raise UserError(f"{path} lists no images.")
+    return images, annotations, categories
+
+
+def read_part(content: Any, name: str, path: Path) -> list[dict[str, Any]]:
+    """One of the lists that a file of COCO's form holds. Raises UserError if it has none."""
     if not isinstance(content, dict):
         raise UserError(f"{path} is JSON, but no COCO file: it must hold one object.")
-    parts = [content.get(name) for name in ("images", "annotations", "categories")]
-    for name, part in zip(("images", "annotations", "categories"), parts, strict=True):
-        if name == "categories" and part is None and isinstance(parts[1], list):
-            _refuse_other_tasks(parts[1], path)
-        if not isinstance(part, list) or not all(isinstance(one, dict) for one in part):
-            raise UserError(f"{path} is JSON, but no COCO file: it lacks a list of {name}.")
-    if not parts[0]:
-        raise UserError(f"{path} lists no images.")
-    return parts[0] or [], parts[1] or [], parts[2] or []
+    part = content.get(name)
+    if not isinstance(part, list) or not all(isinstance(one, dict) for one in part):
+        raise UserError(f"{path} is JSON, but no COCO file: it lacks a list of {name}.")
+    return part
 
 
 def _refuse_other_tasks(annotations: Sequence[Any], path: Path) -> None:
@@ -156,10 +163,10 @@ def _refuse_other_tasks(annotations: Sequence[Any], path: Path) -> None:
     )
 
 
-def _read_categories(categories: Sequence[dict[str, Any]], path: Path) -> tuple[Category, ...]:
-    """Sorted by their numbers, as COCO's own tools count classes."""
+def read_categories(categories: Sequence[dict[str, Any]], path: Path) -> tuple[Category, ...]:
+    """Sorted by their numbers, as COCO's own tools count classes. Raises UserError for doubles."""
     found = [
-        Category(_identity(one, "id", "category", i, path), str(one.get("name", "")))
+        Category(read_identity(one, "id", "category", i, path), str(one.get("name", "")))
         for i, one in enumerate(categories)
     ]
     if not found:
@@ -177,6 +184,36 @@ def _read_categories(categories: Sequence[dict[str, Any]], path: Path) -> tuple[
     return tuple(sorted(found, key=lambda one: (isinstance(one.number, str), one.number)))
 
 
+class Categorised(Protocol):
+    """A file that says what its categories are."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """By number."""
+
+
+def unite_categories(files: Sequence[Categorised]) -> tuple[Category, ...]:
+    """The categories of all files, by number. Raises UserError where files disagree."""
+    by_number: dict[Identity, Category] = {}
+    by_name: dict[str, Category] = {}
+    for file in files:
+        for category in file.categories:
+            other = by_number.setdefault(category.number, category)
+            same = by_name.setdefault(category.name, category)
+            if other != category or same != category:
+                known = other if other != category else same
+                raise UserError(
+                    f"{file.path} calls category {category.number!r} {category.name!r}, and "
+                    f"another file calls {known.number!r} {known.name!r}. Give all files the same "
+                    "categories."
+                )
+    return tuple(sorted(by_number.values(), key=lambda c: (isinstance(c.number, str), c.number)))
+
+
 def _first_double(values: Iterable[Any]) -> Any:
     seen = set()
     for value in values:
@@ -186,14 +223,16 @@ def _first_double(values: Iterable[Any]) -> Any:
     return None
 
 
-def _identity(one: dict[str, Any], key: str, what: str, place: int, path: Path) -> Identity:
+def read_identity(one: dict[str, Any], key: str, what: str, place: int, path: Path) -> Identity:
+    """The number of the thing at a place of a list. Raises UserError if it has none."""
     value = one.get(key)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise UserError(f"{path}: {what} {place + 1} of the list has {key} {value!r}, no number.")
     return value
 
 
-def _file_name(image: dict[str, Any], place: int, path: Path) -> str:
+def read_file_name(image: dict[str, Any], place: int, path: Path) -> str:
+    """The name of the image at a place of a list. Raises UserError if it has none."""
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         raise UserError(f"{path}: image {place + 1} of the list has no file_name.")

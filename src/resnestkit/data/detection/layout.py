@@ -76,14 +76,18 @@ def find_annotation_files(data: str | Path) -> dict[str, Path]:
     return {"all": lone}
 
 
-def find_image_folder(annotations: Path, root: Path, file_names: Sequence[str]) -> Path:
+def find_image_folder(
+    annotations: Path, root: Path, file_names: Sequence[str], prefix: str = "instances_"
+) -> Path:
     """The folder that holds most of a file's images: of the split, of all, or the file's own.
+
+    The split's folder is named as the file is, without the ``prefix``.
 
     Raises UserError if not one of the first images is in any folder looked at.
     """
     looked = list(file_names[:: max(1, len(file_names) // _LOOKED_AT)])
     best, most = root, 0
-    for folder in _image_folders(annotations, root):
+    for folder in _image_folders(annotations, root, prefix):
         there = sum((folder / name).is_file() for name in looked)
         if there > most:
             best, most = folder, there
@@ -95,10 +99,10 @@ def find_image_folder(annotations: Path, root: Path, file_names: Sequence[str]) 
     return best
 
 
-def _image_folders(annotations: Path, root: Path) -> Iterator[Path]:
+def _image_folders(annotations: Path, root: Path, prefix: str) -> Iterator[Path]:
     name = annotations.name.removesuffix(_ENDING)
-    stems = [name.removeprefix("instances_"), name]
-    match = _SPLIT.fullmatch(name)
+    stems = [name.removeprefix(prefix), name]
+    match = _SPLIT.fullmatch(stems[0])
     if match:
         stems.append(match.group(1))
     for stem in dict.fromkeys(stems):
@@ -112,7 +116,7 @@ def _image_folders(annotations: Path, root: Path) -> Iterator[Path]:
 def _split_files(root: Path) -> list[tuple[str, Path]]:
     """Annotation files whose names tell their split, in the order of the splits."""
     found = []
-    for file in _json_files(root / "annotations") or _json_files(root):
+    for file in list_json_files(root / "annotations") or list_json_files(root):
         match = _SPLIT.fullmatch(file.name.removesuffix(_ENDING).lower())
         if match:
             found.append((SPLIT_NAMES[match.group(1)], file))
@@ -126,11 +130,12 @@ def _split_files(root: Path) -> list[tuple[str, Path]]:
 
 
 def _lone_file(root: Path) -> Path | None:
-    files = _json_files(root / "annotations") or _json_files(root)
+    files = list_json_files(root / "annotations") or list_json_files(root)
     return files[0] if len(files) == 1 else None
 
 
-def _json_files(folder: Path) -> list[Path]:
+def list_json_files(folder: Path) -> list[Path]:
+    """JSON files of a folder, sorted; none if it is not there."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -145,7 +150,11 @@ def _has_coco_keys(path: Path) -> bool:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and "images" in content and "annotations" in content
+    if not isinstance(content, dict) or "images" not in content:
+        return False
+    annotations = content.get("annotations")
+    # Panoptic files have the same keys; `resnestkit.data.segmentation` reads them.
+    return "annotations" in content and not (annotations and "segments_info" in annotations[0])
 
 
 def _say_missing(root: Path) -> str:
@@ -154,7 +163,7 @@ def _say_missing(root: Path) -> str:
             f"{root} is of Pascal VOC's form. Convert it first, to a new folder: resnestkit data "
             f"convert {root} TARGET."
         )
-    files = _json_files(root / "annotations") or _json_files(root)
+    files = list_json_files(root / "annotations") or list_json_files(root)
     if files:
         named = ", ".join(file.name for file in files[:3])
         return (

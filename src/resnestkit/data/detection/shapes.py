@@ -48,16 +48,27 @@ class Drawing:
 
 def make_shapes(channels: int = 3, counts: Mapping[str, int] = COUNTS, seed: int = 0) -> Shapes:
     """So many pictures for each split; channels 1 are grey."""
-    splits = {}
+    made = draw_splits(channels, counts, seed)
+    splits = {
+        split: DetectionImages(pictures, _tabulate(drawings))
+        for split, (drawings, pictures) in made.items()
+    }
+    return Shapes(CLASSES, splits)
+
+
+def draw_splits(
+    channels: int, counts: Mapping[str, int], seed: int
+) -> dict[str, tuple[list[Drawing], MemoryImages]]:
+    """So many drawings for each split, and their pictures."""
+    made = {}
     for place, (split, count) in enumerate(counts.items()):
         drawings = [draw_shapes(np.random.default_rng([seed, place, n])) for n in range(count)]
         pixels = [torch.from_numpy(one.pixels).permute(2, 0, 1) for one in drawings]
         if channels == 1:
             pixels = [one.float().mean(0, keepdim=True).byte() for one in pixels]
         names = [f"{split} picture {number}" for number in range(count)]
-        pictures = MemoryImages(pixels, range(count), names)
-        splits[split] = DetectionImages(pictures, _tabulate(drawings))
-    return Shapes(CLASSES, splits)
+        made[split] = drawings, MemoryImages(pixels, range(count), names)
+    return made
 
 
 def draw_shapes(random: np.random.Generator) -> Drawing:

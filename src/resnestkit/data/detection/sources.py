@@ -16,23 +16,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
 from resnestkit.data.detection.check import check_file, check_splits
-from resnestkit.data.detection.coco import Category, CocoFile, Identity, read_coco
+from resnestkit.data.detection.coco import (
+    CocoFile,
+    Identity,
+    read_coco,
+    unite_categories,
+)
 from resnestkit.data.detection.layout import SHAPES, find_annotation_files, find_image_folder
 from resnestkit.data.detection.shapes import make_shapes
 from resnestkit.data.detection.table import AnnotationTable, DetectionImages
+from resnestkit.data.division import check_known, choose_split, digest_names, divide
 from resnestkit.data.findings import Finding, refuse
-from resnestkit.data.images import FileImages
+from resnestkit.data.images import FileImages, measure_image
 from resnestkit.data.sources import Source, TrainedOn
-from resnestkit.errors import UserError
-
-_TURNED = range(5, 9)
-"""EXIF orientations that exchange height and width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,46 +98,11 @@ def load_detection_for_evaluation(
     """
     source = _load(data, channels, masks=masks)
     refuse(source.findings)
-    foreign = sorted(set(source.classes) - set(classes))
-    if foreign:
-        raise UserError(
-            f"{data} has classes that the checkpoint does not know: {', '.join(foreign)}. "
-            f"It was trained on {', '.join(classes)}."
-        )
-    chosen, words = _choose(source, trained, split)
+    check_known(source.classes, classes, data)
+    source, name, words = choose_split(source, trained, split, "annotations")
     places = [list(classes).index(name) + 1 for name in source.classes]
     numbers = _number_classes(source, classes)
-    return DetectionSplit(chosen.relabelled(places), words, numbers, source.findings)
-
-
-def _choose(
-    source: DetectionSource, trained: TrainedOn, split: str | None
-) -> tuple[DetectionImages, str]:
-    data = source.origin
-    if "all" not in source.splits:
-        order = [split] if split else ["test", "val", "train"]
-        found = [name for name in order if name in source.splits]
-        if not found:
-            raise UserError(f"{data} has no {split} split; it has {', '.join(source.splits)}.")
-        return source.splits[found[0]], f"{found[0]} split of {data}"
-    if split == "all":
-        return source.splits["all"], f"all images of {data}"
-    if trained.held_out is not None and source.fingerprint == trained.fingerprint:
-        divided = _hold_out(source, trained.held_out, trained.seed)
-        name = split or "val"
-        if name not in divided.splits:
-            raise UserError(f"{data} has no {name} split; it was divided into train and val.")
-        words = "held-out images" if name == "val" else "training images"
-        return divided.splits[name], f"{words} of {data}"
-    if split is not None:
-        raise UserError(f"{data} is a single set without a {split} split; leave --split out.")
-    if trained.held_out is not None and Path(data).resolve() == Path(trained.origin).resolve():
-        raise UserError(
-            f"The annotations of {data} changed since the training, so that what was held out can "
-            "no longer be told from what was learnt. Give new images, or measure all by "
-            "--split all."
-        )
-    return source.splits["all"], f"all images of {data}"
+    return DetectionSplit(source.splits[name].relabelled(places), words, numbers, source.findings)
 
 
 def _number_classes(source: DetectionSource, classes: Sequence[str]) -> tuple[Identity, ...]:
@@ -155,7 +120,7 @@ def _load(data: str, channels: int, *, masks: bool) -> DetectionSource:
     root = Path(data)
     found: list[Finding] = []
     files = {split: read_coco(path) for split, path in find_annotation_files(root).items()}
-    categories = _unite(list(files.values()))
+    categories = unite_categories(list(files.values()))
     labels = {category.name: label for label, category in enumerate(categories, 1)}
     splits = {}
     top = root.parent if root.is_file() else root
@@ -179,65 +144,19 @@ def _load_shapes(channels: int) -> DetectionSource:
     return DetectionSource(SHAPES, made.classes, made.splits, digest, None, numbers)
 
 
-def _unite(files: Sequence[CocoFile]) -> tuple[Category, ...]:
-    """The categories of all files, by number. Raises UserError where files disagree."""
-    by_number: dict[Identity, Category] = {}
-    by_name: dict[str, Category] = {}
-    for file in files:
-        for category in file.categories:
-            other = by_number.setdefault(category.number, category)
-            same = by_name.setdefault(category.name, category)
-            if other != category or same != category:
-                known = other if other != category else same
-                raise UserError(
-                    f"{file.path} calls category {category.number!r} {category.name!r}, and "
-                    f"another file calls {known.number!r} {known.name!r}. Give all files the same "
-                    "categories."
-                )
-    return tuple(sorted(by_number.values(), key=lambda c: (isinstance(c.number, str), c.number)))
-
-
 def _complete_sizes(file: CocoFile, paths: Sequence[Path]) -> Int64[NDArray[np.int64], "images 2"]:
     """Height and width of each image; where the file does not say them, the image's own."""
     sizes = file.sizes.copy()
     for row in np.flatnonzero((sizes <= 0).any(1)):
-        sizes[row] = _measure(paths[int(row)])
+        sizes[row] = measure_image(paths[int(row)])
     return sizes
-
-
-def _measure(path: Path) -> tuple[int, int]:
-    """Height and width from an image's header, as it is read: turned by EXIF."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 0, 0  # it cannot be read, and will be named when all are
 
 
 def _divide(source: DetectionSource, holdout: float, seed: int) -> DetectionSource:
     """With splits, and what only shows beside each other among the findings."""
-    if "all" in source.splits:
-        source = _hold_out(source, holdout, seed)
-    if "train" not in source.splits:
-        named = " and ".join(source.splits)
-        raise UserError(f"{source.origin} has {named} but no train split to train on.")
+    source = divide(source, holdout, seed)
     crossing = check_splits(source.splits, source.classes)
     return replace(source, findings=(*source.findings, *crossing))
-
-
-def _hold_out(source: DetectionSource, share: float, seed: int) -> DetectionSource:
-    """Divide a single set: a share of the images is held out, drawn by the seed."""
-    whole = source.splits["all"]
-    if len(whole) < 2:
-        raise UserError(
-            f"{source.origin} has one image; two are needed, one to train on and one to hold out."
-        )
-    take = min(max(1, round(len(whole) * share)), len(whole) - 1)
-    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist()
-    held, train = sorted(order[:take]), sorted(order[take:])
-    splits = {"train": whole.subset(train), "val": whole.subset(held)}
-    return replace(source, splits=splits, held_out=share)
 
 
 def _fingerprint(splits: Mapping[str, DetectionImages], classes: Sequence[str], root: Path) -> str:
@@ -245,9 +164,7 @@ def _fingerprint(splits: Mapping[str, DetectionImages], classes: Sequence[str], 
     digest = hashlib.sha256("\0".join(classes).encode())
     for split, images in sorted(splits.items()):
         digest.update(split.encode())
-        for name in images.names:
-            known = root != Path() and Path(name).is_relative_to(root)
-            digest.update(f"{Path(name).relative_to(root) if known else name}\0".encode())
+        digest_names(digest, images.names, root)
         _digest_table(digest, images.table)
     return digest.hexdigest()
 

@@ -18,7 +18,7 @@ from xml.parsers import expat
 from PIL import Image
 
 from resnestkit.data.detection.layout import looks_like_voc
-from resnestkit.data.images import is_image_file
+from resnestkit.data.files import is_image_file
 from resnestkit.errors import UserError
 
 _SPLITS = ("train", "val", "test")
