@@ -17,11 +17,13 @@ from resnestkit.compute import Compute, choose_compute
 from resnestkit.data.detection.coco import Identity
 from resnestkit.data.detection.results import Found, results_json
 from resnestkit.data.detection.rle import decode_rle
-from resnestkit.data.images import UnreadableImage
-from resnestkit.deploy.predictor import read_images
+from resnestkit.data.images import UnreadableImage, read_image
+from resnestkit.deploy.predictor import read_each
 from resnestkit.detection.spec import has_masks
 from resnestkit.detectors import load_detector
 from resnestkit.errors import UserError
+from resnestkit.ops.fused import use_kernels
+from resnestkit.ops.kernels import has_kernels
 from resnestkit.tasks.detection import prepare_images
 from resnestkit.values import is_a
 from resnestkit.weights.checkpoint import ModelCard
@@ -115,6 +117,7 @@ class DetectionPredictor:
         self.model.require_head(str(checkpoint))
         self.compute: Compute = choose_compute(device, "float32")
         self.compute.place(self.model)
+        self.kernels = has_kernels(self.compute.device)
         self.score = _usual_score(self.card) if score is None else score
         self.masks = has_masks(self.model.spec.kind)
         self.category_ids = _category_ids(self.card)
@@ -133,13 +136,15 @@ class DetectionPredictor:
 
         Images that cannot be read are appended to ``unreadable`` and left out, if it is given.
         """
-        for name, image in read_images(paths, self.card.preprocessing.channels, unreadable):
+        channels = self.card.preprocessing.channels
+        for name, image in read_each(paths, lambda path: read_image(path, channels), unreadable):
             yield Detections(name, self.find(image), self.card.classes), image
 
     @torch.inference_mode()
     def find(self, image: UInt8[Tensor, "c h w"]) -> Found:
         """The objects in an image, the surest first."""
-        (output,) = self.model(prepare_images([image], self.compute))
+        with use_kernels(enabled=self.kernels):
+            (output,) = self.model(prepare_images([image], self.compute))
         found = Found.read(output, masks=self.masks).above(self.score)
         return found.take(np.argsort(-found.scores, kind="stable"))
 

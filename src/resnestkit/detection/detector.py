@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import FrozenBatchNorm2d
 
 from resnestkit.detection.cascade import CascadeHeads
@@ -17,9 +17,9 @@ from resnestkit.detection.parts import GeneralizedRCNN, Matcher, RetinaNet, Reti
 from resnestkit.detection.pyramid import PyramidBackbone, head_norm_factory
 from resnestkit.detection.regions import Anchors, Proposals, precise
 from resnestkit.detection.spec import DetectorSpec, is_cascade
-from resnestkit.errors import UserError
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.build import build_net
+from resnestkit.models.headed import Headed, explain_small_batch
 from resnestkit.preprocessing import Preprocessing
 
 Target = dict[str, Tensor]
@@ -27,11 +27,9 @@ Target = dict[str, Tensor]
 _RPN_SCALES = (8.0,)
 _DENSE_SCALES = (4.0, 4 * 2 ** (1 / 3), 4 * 2 ** (2 / 3))
 """Three anchors an octave (Lin et al. 2017, *Focal Loss*, section 4)."""
-_ONE_VALUE = "more than 1 value per channel"
-"""What torch says where a batch norm has one number to normalise."""
 
 
-class Detector(nn.Module):
+class Detector(Headed):
     """What all detectors share: what they are, what they refuse, and whether they were trained.
 
     Called as torchvision's: a list of images (c, h, w) with numbers from 0 to 1, in training also a
@@ -43,17 +41,18 @@ class Detector(nn.Module):
     spec: DetectorSpec
     preprocessing: Preprocessing
     """How the backbone wants its images; ``size`` and ``crop_ratio`` are not used."""
-    head_is_new: bool
-    """Whether the classifier is as it was drawn: loading one, or who trains it, clears this."""
-    classifier: str
-    """Name of the module that tells the class."""
     backbone: PyramidBackbone
     transform: Resize
 
     def note(self, spec: DetectorSpec, preprocessing: Preprocessing, classifier: str) -> None:
-        """Keep what it was built from."""
-        self.spec, self.preprocessing, self.classifier = spec, preprocessing, classifier
+        """Keep what it was built from, and the name of the module that tells the class."""
+        self.spec, self.preprocessing, self._classifier = spec, preprocessing, classifier
         self.head_is_new = True
+
+    @property
+    def classifier_name(self) -> str:
+        """Name of the module that tells the class."""
+        return self._classifier
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
         """Losses in training, detections in evaluation.
@@ -64,38 +63,13 @@ class Detector(nn.Module):
         check_images(images, self.preprocessing.channels)
         if self.training or targets is not None:
             check_targets(images, targets, self.spec)
-        try:
+        with explain_small_batch(len(images), "detector"):
             return super().forward(list(images), targets)
-        except ValueError as error:
-            if _ONE_VALUE not in str(error):
-                raise
-            raise UserError(
-                f"A batch of {len(images)} image{'s'[: len(images) != 1]} leaves a norm of this "
-                "detector one value per channel: train on more images at a time, or take norm "
-                "'group', or 'frozen' with weights, or 'sync' on several processes."
-            ) from error
 
     @property
     @abstractmethod
     def anchors(self) -> Anchors:
         """The boxes from which all others are told."""
-
-    def require_head(self, name: str = "The detector") -> None:
-        """Raise UserError unless its classifier was loaded or trained."""
-        if self.head_is_new:
-            raise UserError(
-                f"{name} has a classifier that was never trained, so its answers would be random. "
-                "Train it first; after a training loop of your own, set model.head_is_new = False "
-                "before you save it."
-            )
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """As usual; a classifier that is among the weights is not new any more."""
-        loaded = state_dict.get(f"{prefix}{self.classifier}.weight")
-        own = self.get_submodule(self.classifier).weight
-        if isinstance(loaded, Tensor) and isinstance(own, Tensor) and loaded.shape == own.shape:
-            self.head_is_new = False
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class RegionDetector(Detector, GeneralizedRCNN):

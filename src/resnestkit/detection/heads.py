@@ -41,7 +41,7 @@ class RegionHeads(RoIHeads):
     def __init__(self, spec: DetectorSpec, names: Sequence[str], strides: Sequence[int]) -> None:
         settings = spec.settings
         super().__init__(
-            AlignedPool(names, strides, BOX_SIDE, settings),
+            AlignedPool(names, strides, BOX_SIDE, settings, flat=settings.box_head == "2fc"),
             self.make_box_head(spec),
             self.make_predictor(spec),
             fg_iou_thresh=settings.cascade_ious[0],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
@@ -20,6 +20,7 @@ from resnestkit.detection.parts import (
     RPNHead,
 )
 from resnestkit.detection.spec import DetectionSettings
+from resnestkit.ops import regions as kernels
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 
@@ -140,13 +141,26 @@ class AlignedPool(MultiScaleRoIAlign):
 
     torchvision guesses the levels' scales from the first image that it sees, which a very flat
     image leads astray for good; here they are the strides.
+
+    Args:
+        names: the levels to read.
+        strides: image pixels per pixel, level by level.
+        side: cells per side of what is pooled.
+        settings: how it is pooled.
+        flat: whether it will be flattened, for which kernels lay it out; else it is channels_last.
     """
 
     def __init__(
-        self, names: Sequence[str], strides: Sequence[int], side: int, settings: DetectionSettings
+        self,
+        names: Sequence[str],
+        strides: Sequence[int],
+        side: int,
+        settings: DetectionSettings,
+        *,
+        flat: bool = False,
     ) -> None:
         super().__init__(list(names), side, settings.sampling_ratio)
-        self.aligned = settings.aligned
+        self.aligned, self.flat = settings.aligned, flat
         self.scales = [1 / stride for stride in strides]
         self.map_levels = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
 
@@ -159,6 +173,15 @@ class AlignedPool(MultiScaleRoIAlign):
         index = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
         regions = torch.cat([index, torch.cat(boxes)], dim=1)
         level_of = self.map_levels(boxes)
+        if kernels.fits(levels, regions):
+            ratio, aligned, scales = self.sampling_ratio, self.aligned, tuple(self.scales)
+            cut = kernels.Cut(scales, self.output_size[0], ratio, aligned, planes=self.flat)
+            return kernels.pool_regions(levels, regions, level_of, cut)
+        return self._pool_plainly(levels, regions, level_of)
+
+    def _pool_plainly(
+        self, levels: list[Tensor], regions: Float[Tensor, "n 5"], level_of: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n c side side"]:
         pooled = levels[0].new_zeros(len(regions), levels[0].shape[1], *self.output_size)
         for number, (level, scale) in enumerate(zip(levels, self.scales, strict=True)):
             here = torch.where(level_of == number)[0]

@@ -74,16 +74,22 @@ def fits(norm: nn.Module, x: Map) -> TypeGuard[nn.BatchNorm2d]:
 
 
 def takes(x: Map) -> bool:
-    """Whether kernels are on, and are for this map: large enough, channels_last, on a CPU.
+    """Whether kernels are on, and are for this map, which is large enough to be worth a call."""
+    # In this order, for torch.export would bind a graph to the number of elements it was shown.
+    return reads(x) and x.numel() >= _LEAST
 
-    A compiler of graphs (torch.compile, torch.export) sees the plain form: it fuses by itself.
+
+def reads(x: Map) -> bool:
+    """Whether kernels are on, and can read this map: channels_last, on a CPU.
+
+    Whoever makes a graph of it (torch.compile, torch.export, a tracer) sees the plain form.
     """
     return (
         _Switch.kernels is not None
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and x.device.type == "cpu"
         and x.dtype in TYPES
-        and x.numel() >= _LEAST
         and x.is_contiguous(memory_format=torch.channels_last)
     )
 

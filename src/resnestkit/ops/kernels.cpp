@@ -7,46 +7,11 @@
 // in float32 over short runs of rows and in float64 over the runs, in an order that depends on the
 // number of threads alone, so that the same training gives the same bits.
 
-#include <omp.h>
-
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <vector>
+#include "maps.h"
 
 namespace {
 
-constexpr long RUN = 256;   // rows summed in float32
-constexpr long BLOCK = 64;  // channels whose sums stay in registers
-
-struct Bfloat16 {
-  uint16_t bits;
-};
-
-inline float widen(float value) { return value; }
-
-inline float widen(Bfloat16 value) {
-  const uint32_t bits = uint32_t(value.bits) << 16;
-  float wide;
-  std::memcpy(&wide, &bits, sizeof wide);
-  return wide;
-}
-
-template <class T>
-inline T narrow(float value);
-
-template <>
-inline float narrow<float>(float value) {
-  return value;
-}
-
-template <>
-inline Bfloat16 narrow<Bfloat16>(float value) {  // to the nearest, ties to even
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  return {uint16_t(value != value ? 0x7fc0u : rounded)};
-}
+constexpr long RUN = 256;  // rows summed in float32
 
 // A comparison with a NaN is false: it stays, and reaches the loss.
 inline float relu(float value) { return value < 0.f ? 0.f : value; }

@@ -1,4 +1,4 @@
-"""The kernels of kernels.cpp: compiled once for this processor, kept, and called.
+"""The kernels of the C++ files beside: compiled once for this processor, kept, and called.
 
 A second of the system's C++ compiler is all they need: they know neither torch nor Python, take
 addresses, and share OpenMP's threads with torch. Where there is no compiler there are no kernels,
@@ -26,11 +26,13 @@ from torch import Tensor
 from resnestkit.errors import UserError
 from resnestkit.folders import cache_folder
 
-_SOURCE = Path(__file__).with_name("kernels.cpp")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "regions.cpp"))
+_HEADER = Path(__file__).with_name("maps.h")
 _SECONDS = 120
 _TYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
 
-# What each function takes: t a tensor or None, n a number of elements, i a C int (the threads).
+# What each function takes: t a tensor or None, n a whole number, f a fraction, i a C int (the
+# threads).
 _TAKES = {
     "measure": "tnnitt",
     "normalise": "ttttnnit",
@@ -40,8 +42,10 @@ _TAKES = {
     "join": "ttttnnnnit",
     "reduce_splits": "tttttttnnnnitt",
     "differentiate_splits": "ttttttttnnnnit",
+    "pool": "tttnnnnnnnfnnnit",
+    "spread": "tttnnnnnnnfnnnit",
 }
-_KINDS = {"t": ctypes.c_void_p, "n": ctypes.c_long, "i": ctypes.c_int}
+_KINDS = {"t": ctypes.c_void_p, "n": ctypes.c_long, "f": ctypes.c_float, "i": ctypes.c_int}
 
 TYPES = frozenset(_TYPES)
 """Of the maps that kernels take."""
@@ -59,7 +63,7 @@ class Kernels:
                 function.argtypes, function.restype = [_KINDS[kind] for kind in takes], None
                 self._functions[name, dtype] = function
 
-    def call(self, name: str, dtype: torch.dtype, *values: Tensor | int | None) -> None:
+    def call(self, name: str, dtype: torch.dtype, *values: Tensor | int | float | None) -> None:
         """Run a function on tensors, which lie as it expects them, and numbers."""
         plain = [v.data_ptr() if isinstance(v, Tensor) else v for v in values]
         self._functions[name, dtype](*plain)
@@ -90,6 +94,11 @@ def why_no_kernels() -> str | None:
     return None
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether there are kernels for a device: a CPU, where there is a compiler."""
+    return device.type == "cpu" and why_no_kernels() is None
+
+
 def _find_compiler() -> list[str]:
     """The compiler, and what $CXX gives along with it, such as ``ccache g++ -O2``."""
     asked = os.environ.get("CXX")
@@ -112,8 +121,8 @@ def _flags() -> list[str]:
 
 
 def _digest(command: list[str]) -> str:
-    """Of all that decides the code: the source, the compiler, its flags and the processor."""
-    digest = hashlib.sha256(_SOURCE.read_bytes())
+    """Of all that decides the code: the sources, the compiler, its flags and the processor."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (*_SOURCES, _HEADER)))
     for text in (*command, _run([*command, "--version"]), _processor()):
         digest.update(f"\0{text}".encode())
     return digest.hexdigest()[:32]
@@ -134,7 +143,7 @@ def _compile(command: list[str], library: Path) -> None:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             made = Path(folder) / library.name
-            _run([*command, str(_SOURCE), "-o", str(made)])
+            _run([*command, *map(str, _SOURCES), "-o", str(made)])
             made.replace(library)
     except OSError as error:
         raise UserError(f"Cannot write the kernels to {library}: {error.strerror}.") from error

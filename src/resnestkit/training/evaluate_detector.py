@@ -14,6 +14,8 @@ from resnestkit.data.loaders import Batches, InOrder, choose_workers
 from resnestkit.detection.spec import has_masks
 from resnestkit.detectors import load_detector
 from resnestkit.errors import UserError
+from resnestkit.ops.fused import use_kernels
+from resnestkit.ops.kernels import has_kernels
 from resnestkit.progress import Reporter
 from resnestkit.tasks.detection import DetectionTask, Seen
 from resnestkit.tasks.detection_evaluation import DetectionEvaluation
@@ -50,6 +52,7 @@ def evaluate_detector(
     task = DetectionTask(card.classes, masks=masks)
     with (
         explain_memory(f"Halve --batch-size {asked.batch_size}."),
+        use_kernels(enabled=has_kernels(compute.device)),
         reporter.track("evaluating", len(checked.images)) as advance,
     ):
         seen = task.find(
