@@ -21,7 +21,7 @@ from resnestkit.detection.spec import (
     torchvision_settings,
 )
 from resnestkit.errors import UserError, nearest
-from resnestkit.factory import check_loadable, create_model, take_state, unwrap
+from resnestkit.factory import check_frozen, check_loadable, create_model, take_state, unwrap
 from resnestkit.models.spec import NormPolicy
 from resnestkit.models.zoo import TABLE, Net, find_net
 from resnestkit.preprocessing import Preprocessing
@@ -34,9 +34,10 @@ from resnestkit.weights.checkpoint import (
     save_tensors,
 )
 from resnestkit.weights.detector_loading import load_found
-from resnestkit.weights.detectors import FoundDetector, differs, find_detector
+from resnestkit.weights.detectors import FoundDetector, find_detector
 from resnestkit.weights.foreign import read_weights
 from resnestkit.weights.loading import find_weights
+from resnestkit.weights.whole import check_same
 
 __all__ = ["create_detector", "detector_card", "load_detector", "save_detector"]
 
@@ -101,7 +102,7 @@ def create_detector(
     if kind not in KINDS:
         raise UserError(f"There is no detector called {kind!r}.{nearest(kind, KINDS)}")
     net = find_net(backbone)
-    _check_frozen(weights, norm, frozen_stages)
+    check_frozen(weights, norm, frozen_stages)
     sizes = (min_size,) if isinstance(min_size, int) else min_size and tuple(min_size)
     asked: dict[str, Any] = {
         "classes": classes,
@@ -133,18 +134,6 @@ def create_detector(
     return build_detector(spec, images, body)
 
 
-def _check_frozen(
-    weights: str | Path | None, norm: NormPolicy | None, frozen_stages: int | None
-) -> None:
-    if weights is None and frozen_stages is not None:
-        raise UserError("frozen_stages would freeze random weights; give weights to freeze.")
-    if weights is None and norm == "frozen":
-        raise UserError(
-            "norm 'frozen' keeps the statistics of loaded weights, and there are none; give "
-            "weights, or take norm 'batch', 'sync' or 'group'."
-        )
-
-
 def _choose_settings(kind: Kind, settings: Settings) -> DetectionSettings:
     if isinstance(settings, DetectionSettings):
         return settings
@@ -167,11 +156,7 @@ def _check_same(
     path: Path, found: FoundDetector, kind: Kind, net: Net, settings: Settings | None
 ) -> None:
     """Raise UserError if a file is known to be of another detector than is asked for."""
-    if found.kind != kind:
-        raise UserError(f"{path} holds a {found.kind}, not a {kind}; ask for a {found.kind}.")
-    if differs(net.spec, found):
-        named = next((one.name for one in TABLE if one.spec == found.net), "another net")
-        raise UserError(f"{path} has {named} as its backbone, not {net.name}; ask for {named}.")
+    check_same(path, found, kind, net)
     chosen = settings and _choose_settings(kind, settings)
     if chosen and chosen.aligned != found.settings.aligned:
         raise UserError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from resnestkit.errors import UserError
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.build import build_net
-from resnestkit.models.spec import OUTPUT_STRIDES
+from resnestkit.models.spec import OUTPUT_STRIDES, NormPolicy
 from resnestkit.models.zoo import TABLE, find_net, list_models
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.weights.checkpoint import (
@@ -80,8 +80,7 @@ def create_model(
             be frozen (without weights, or where ``partial`` found none).
         ValueError: output_stride, norm or frozen_stages is none of those that there are.
     """
-    if frozen_stages is not None and weights is None:
-        raise UserError("frozen_stages would freeze random weights; give weights to freeze.")
+    check_frozen(weights, None, frozen_stages)
     net = find_net(name)
     options |= {"classes": classes, "in_channels": in_channels, "output_stride": output_stride}
     if weights is None:
@@ -103,6 +102,19 @@ def create_model(
     if frozen_stages is not None:
         freeze_loaded(model, frozen_stages, coverage, path)
     return model
+
+
+def check_frozen(
+    weights: str | Path | None, norm: NormPolicy | None, frozen_stages: int | None
+) -> None:
+    """Raise UserError if random weights, or the statistics of none, would be frozen."""
+    if weights is None and frozen_stages is not None:
+        raise UserError("frozen_stages would freeze random weights; give weights to freeze.")
+    if weights is None and norm == "frozen":
+        raise UserError(
+            "norm 'frozen' keeps the statistics of loaded weights, and there are none; give "
+            "weights, or take norm 'batch', 'sync' or 'group'."
+        )
 
 
 def _warn(model: Backbone, file: WeightFile, coverage: Coverage) -> None:

@@ -18,6 +18,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
 
+LONGEST_ASPECT = 8
+"""A longer image is cut to this aspect first: a strip of 20,000 x 50 must not become 100 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:

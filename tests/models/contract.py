@@ -16,6 +16,7 @@ import torch
 from builders import randomize_norms
 from torch import Tensor
 
+from resnestkit.errors import UserError
 from resnestkit.models.backbone import Backbone
 
 CLASSES = 7
@@ -127,6 +128,17 @@ class BackboneContract(ABC):
         assert dilated.output_stride == expected[-1][1]
         self._check_sides(kind, dilated, features)
         assert _shapes(dilated) == _shapes(plain)
+
+    @pytest.mark.parametrize("output_stride", [8, 32])
+    def test_the_smallest_image(self, kind: str, output_stride: int) -> None:
+        with torch.device("meta"):
+            net = self.build_shallow(kind, output_stride=output_stride).eval()
+            least = net.least_side
+            features = net.forward_features(torch.empty(1, 3, least, least + 1))
+            assert all(min(part.shape) > 0 for part in features.values())
+            if least > 1:
+                with pytest.raises((UserError, RuntimeError)):
+                    net.forward_features(torch.empty(1, 3, least - 1, least))
 
     def test_any_number_of_channels_and_no_classes(self, kind: str) -> None:
         with torch.device("meta"):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from resnestkit.errors import UserError
+from resnestkit.models.headed import Headed
 from resnestkit.models.spec import NormPolicy, Spec
 from resnestkit.preprocessing import Preprocessing
 
@@ -26,11 +25,11 @@ class Stage:
     """Names of the modules that belong to it, and to no level before."""
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Headed, ABC):
     """A net that gives features by named stage, and logits if it has a classifier.
 
-    Detection and segmentation use `levels`, `stages`, `forward_levels` and `forward_features`, and
-    nothing else.
+    Detection and segmentation use `levels`, `stages`, `forward_levels` and `forward_features`, the
+    numbers `in_channels`, `output_stride` and `least_side`, and nothing else.
     """
 
     spec: Spec
@@ -43,19 +42,14 @@ class Backbone(nn.Module, ABC):
     output_stride: int
     """Image pixels per pixel of the last stage."""
     norm_policy: NormPolicy
-    head_is_new: bool
-    """Whether the classifier is as it was drawn, at random: its logits mean nothing.
-
-    Loading a state that holds the classifier clears this. Whether that state's classifier was ever
-    trained only a checkpoint of ours can tell, by its card: the ``state_dict`` of a net that is
-    itself untrained clears it too. Who trains one in a loop of their own clears it by hand.
-    """
     preprocessing: Preprocessing | None
     """How the loaded weights want their images, where that is known."""
     first_weight: str
     """Name of the parameter that meets the image, (o, in_channels, k, k)."""
     head: str
     """Name of the classifier's module."""
+    least_side: int = 1
+    """Sides of the smallest image that it takes, in pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,12 +68,12 @@ class Backbone(nn.Module, ABC):
         """Raise UserError unless there is a classifier that was loaded or trained."""
         if not self.classes:
             raise UserError(f"{name} has no classifier: it gives features alone.")
-        if self.head_is_new:
-            raise UserError(
-                f"{name} has a classifier that was never trained, so its answers would be random. "
-                "Train it first (resnestkit train --weights); after a training loop of your own, "
-                "set model.head_is_new = False before you save it."
-            )
+        super().require_head(name)
+
+    @property
+    def classifier_name(self) -> str:
+        """Name of the classifier's module."""
+        return self.head
 
     @property
     def levels(self) -> tuple[Stage, ...]:
@@ -113,14 +107,3 @@ class Backbone(nn.Module, ABC):
         for part in self._frozen:
             part.eval()
         return self
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        """As usual; a classifier that is among the weights, under our prefix, is not new any more.
-
-        torch calls this wherever the net sits: by itself, or inside another module.
-        """
-        loaded = state_dict.get(f"{prefix}{self.head}.weight")
-        own = getattr(self.get_submodule(self.head), "weight", None)
-        if isinstance(loaded, Tensor) and isinstance(own, Tensor) and loaded.shape == own.shape:
-            self.head_is_new = False
-        super()._load_from_state_dict(state_dict, prefix, *rest)

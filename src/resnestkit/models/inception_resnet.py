@@ -100,6 +100,8 @@ class InceptionResNetV2(InceptionNet):
         drop_path: float,
         drop_block: float,
     ) -> tuple[Stage, ...]:
+        # What the sizes above leave one pixel of.
+        self.least_side = 2 * self.output_stride + 11
         last = sum(self.blocks)
         rates = iter([drop_path * depth / last for depth in range(last + 1)])
         _, second, third, fourth = plans
@@ -141,11 +143,10 @@ class InceptionResNetV2(InceptionNet):
         return tuple(map(Stage, names, (64, 192, 320, 1088, 1536), strides, parts))
 
     def _run(self, level: Stage, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
-        least = 2 * self.output_stride + 11  # what the sizes above leave one pixel of
-        if level is self.stem_level and min(x.shape[2:]) < least:
+        if level is self.stem_level and min(x.shape[2:]) < self.least_side:
             raise UserError(
                 f"An image of {x.shape[2]}x{x.shape[3]} is too small for Inception-ResNet-v2 at "
-                f"output stride {self.output_stride}; its sides must be {least} or more."
+                f"output stride {self.output_stride}; its sides must be {self.least_side} or more."
             )
         return super()._run(level, x)
 

@@ -56,6 +56,7 @@ class ResNet(Backbone):
         self.head_is_new = classes > 0
         self.first_weight = "conv1.0.weight" if spec.stem == "deep" else "conv1.weight"
         self.head = "fc"
+        self.least_side = 3 if spec.pool == "max_ceil" else 1  # Caffe's pool pads nothing
 
         self.conv1 = make_stem(spec, in_channels, make_norm)
         self.bn1 = make_norm(spec.stem_channels)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from resnestkit.detection.spec import DetectionSettings, DetectorSpec
 from resnestkit.models.spec import (
@@ -18,11 +18,13 @@ from resnestkit.models.spec import (
     spec_from_dict,
 )
 from resnestkit.preprocessing import Preprocessing
-from resnestkit.values import describe_type, is_a
+from resnestkit.segmentation.spec import SegmentationSettings, SegmenterSpec
+from resnestkit.values import check_fields, take_fields
 
 CLASSIFIER = "classifier"
 BACKBONE = "backbone"
 DETECTOR = "detector"
+SEGMENTER = "segmenter"
 TRAINING_STATE = "training-state"
 
 
@@ -31,7 +33,7 @@ class ModelCard:
     """What a checkpoint's weights are, and how to feed them."""
 
     kind: str
-    """What the model does: "classifier", "backbone" for features alone, or "detector"."""
+    """What the model does: "classifier", "backbone" for features alone, "detector", "segmenter"."""
     net: str
     """Name in the table of nets, for people; `spec` is what counts."""
     spec: Spec
@@ -49,28 +51,37 @@ class ModelCard:
     versions: dict[str, str] = field(default_factory=dict)
     detector: DetectorSpec | None = None
     """What is built on the net, whose spec and norm it repeats; None of a net alone."""
+    segmenter: SegmenterSpec | None = None
+    """The same of a segmenter, which repeats the output stride too."""
+    palette: tuple[tuple[int, ...], ...] = ()
+    """Red, green and blue of each class from 0 to 255, as a segmenter's data has them, or none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         values = asdict(self)
-        if self.detector is None:
-            del values["detector"]  # so that versions that know no detectors read the others
+        for name in ("detector", "segmenter", "palette"):
+            if not values[name]:
+                del values[name]  # so that versions that do not know it read the others
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
         """The inverse of `to_dict`. Raises ValueError, which says what is wrong with the card."""
-        known = _known(values, "", cls)
+        known = take_fields(values, "", cls)
         spec = _known_spec(known["spec"], "spec")
         found = known.get("detector")
         detector = None if found is None else _known_detector(found)
-        images = _known(
+        found = known.get("segmenter")
+        segmenter = None if found is None else _known_segmenter(found)
+        images = take_fields(
             _mapping(known["preprocessing"], "preprocessing"), "preprocessing.", Preprocessing
         )
         try:
             known["spec"] = spec_from_dict(dict(spec))
             known["preprocessing"] = Preprocessing(**images)
             known["detector"] = DetectorSpec.from_dict(detector) if detector else None
+            known["segmenter"] = SegmenterSpec.from_dict(segmenter) if segmenter else None
+            known["palette"] = tuple(tuple(colour) for colour in known.get("palette", ()))
             card = cls(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"describes no net ({error})") from error
@@ -87,49 +98,48 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
 def _known_spec(value: Any, name: str) -> Mapping[str, Any]:
     """A net's spec, its fields known."""
     spec = _mapping(value, name)
-    _known(spec, f"{name}.", InceptionSpec if "form" in spec else NetSpec)
+    take_fields(spec, f"{name}.", InceptionSpec if "form" in spec else NetSpec)
     if spec.get("sk") is not None:
-        _known(_mapping(spec["sk"], f"{name}.sk"), f"{name}.sk.", SelectiveKernelSpec)
+        take_fields(_mapping(spec["sk"], f"{name}.sk"), f"{name}.sk.", SelectiveKernelSpec)
     return spec
 
 
 def _known_detector(value: Any) -> Mapping[str, Any]:
     """A detector's spec, its fields known."""
-    spec = _known(_mapping(value, "detector"), "detector.", DetectorSpec)
-    _known_spec(spec["net"], "detector.net")
-    settings = _mapping(spec.get("settings", {}), "detector.settings")
-    _known(settings, "detector.settings.", DetectionSettings)
+    return _known_model(value, "detector", DetectorSpec, DetectionSettings)
+
+
+def _known_segmenter(value: Any) -> Mapping[str, Any]:
+    """A segmenter's spec, its fields known."""
+    return _known_model(value, "segmenter", SegmenterSpec, SegmentationSettings)
+
+
+def _known_model(value: Any, name: str, kind: type[Any], settings: type[Any]) -> Mapping[str, Any]:
+    """The spec of a model on a net, its fields known."""
+    spec = take_fields(_mapping(value, name), f"{name}.", kind)
+    _known_spec(spec["net"], f"{name}.net")
+    chosen = _mapping(spec.get("settings", {}), f"{name}.settings")
+    take_fields(chosen, f"{name}.settings.", settings)
     return spec
-
-
-def _known(values: Mapping[str, Any], prefix: str, kind: type[Any]) -> dict[str, Any]:
-    """The values, lists as tuples. Raises ValueError if a field is unknown or lacking."""
-    names = {entry.name for entry in fields(kind)}
-    for name in values:
-        if name not in names:
-            raise ValueError(
-                f"has a field {prefix}{name} that is unknown here: it was written by a newer "
-                "version of resnestkit"
-            )
-    for entry in fields(kind):
-        lacks_default = entry.default is MISSING and entry.default_factory is MISSING
-        if lacks_default and entry.name not in values:
-            raise ValueError(f"is incomplete: it lacks {prefix}{entry.name}")
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def _check(card: ModelCard) -> None:
     """Raise ValueError for what no net can be built from or no image be fed by."""
-    _check_types(card, "")
-    _check_types(card.preprocessing, "preprocessing.")
-    _check_types(card.spec, "spec.")
-    if card.detector:
-        _check_types(card.detector, "detector.")
-        _check_types(card.detector.settings, "detector.settings.")
+    check_fields(card, "")
+    check_fields(card.preprocessing, "preprocessing.")
+    check_fields(card.spec, "spec.")
+    for prefix, model in (("detector.", card.detector), ("segmenter.", card.segmenter)):
+        if model:
+            check_fields(model, prefix)
+            check_fields(model.settings, f"{prefix}settings.")
     images = card.preprocessing
     for name, holds in (
         ("kind", card.kind == _expected_kind(card)),
         ("detector", card.detector is None or _fits(card.detector, card)),
+        ("segmenter", card.segmenter is None or _fits_alone(card.segmenter, card)),
+        ("palette", len(card.palette) in {0, len(card.classes)}),
+        ("palette", all(len(colour) == 3 for colour in card.palette)),
+        ("palette", all(0 <= value <= 255 for colour in card.palette for value in colour)),
         ("output_stride", card.output_stride in OUTPUT_STRIDES),
         ("preprocessing.size", images.size >= 1),
         ("preprocessing.crop_ratio", 0 < images.crop_ratio <= 1),
@@ -145,23 +155,20 @@ def _check(card: ModelCard) -> None:
 def _expected_kind(card: ModelCard) -> str:
     if card.detector:
         return DETECTOR
+    if card.segmenter:
+        return SEGMENTER
     return CLASSIFIER if card.classes else BACKBONE
 
 
-def _fits(detector: DetectorSpec, card: ModelCard) -> bool:
-    """Whether a detector repeats what its card says of the net and of the classes."""
-    return (detector.net, detector.norm, detector.classes) == (
-        card.spec,
-        card.norm,
-        len(card.classes),
-    )
+def _fits(model: DetectorSpec | SegmenterSpec, card: ModelCard) -> bool:
+    """Whether a model on a net repeats what its card says of the net and of the classes."""
+    return (model.net, model.norm, model.classes) == (card.spec, card.norm, len(card.classes))
 
 
-def _check_types(record: Any, prefix: str) -> None:
-    for name, kind in get_type_hints(type(record)).items():
-        value = getattr(record, name)
-        if not is_a(value, kind):
-            raise ValueError(f"says {prefix}{name} is {value!r}; it must be {describe_type(kind)}")
+def _fits_alone(segmenter: SegmenterSpec, card: ModelCard) -> bool:
+    """Whether a segmenter repeats what its card says, the output stride too, and is alone."""
+    strides = segmenter.output_stride == card.output_stride
+    return _fits(segmenter, card) and strides and card.detector is None
 
 
 def _is_buildable(spec: Spec) -> bool:

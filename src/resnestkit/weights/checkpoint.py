@@ -20,7 +20,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from resnestkit.errors import UserError
-from resnestkit.weights.card import BACKBONE, CLASSIFIER, DETECTOR, TRAINING_STATE, ModelCard
+from resnestkit.weights.card import (
+    BACKBONE,
+    CLASSIFIER,
+    DETECTOR,
+    SEGMENTER,
+    TRAINING_STATE,
+    ModelCard,
+)
 from resnestkit.weights.tensors import (
     KEY,
     check_finite,
@@ -35,6 +42,7 @@ __all__ = [
     "BACKBONE",
     "CLASSIFIER",
     "DETECTOR",
+    "SEGMENTER",
     "TRAINING_STATE",
     "ModelCard",
     "current_versions",
@@ -130,6 +138,7 @@ def load_checkpoint(path: Path, kind: str = CLASSIFIER) -> tuple[ModelCard, dict
             TRAINING_STATE: f" {_BESIDE}",
             BACKBONE: " It has no classifier: train one on it by --weights.",
             DETECTOR: " It finds objects in images: load_detector reads it.",
+            SEGMENTER: " It tells the class of every pixel: load_segmenter reads it.",
         }
         hint = hints.get(str(metadata["kind"]), "")
         raise UserError(f"{path} holds a {metadata['kind']}; a {kind} is needed here.{hint}")

@@ -82,8 +82,8 @@ def _check_ours(source: Path, card: ModelCard, net: str | None, to: Dialect) -> 
 
     Its card goes with it, so that only another net of the same tensors changes anything.
     """
-    if card.detector:
-        raise UserError(f"{source} holds a detector, and nets alone are converted.")
+    if card.detector or card.segmenter:
+        raise UserError(f"{source} holds a {card.kind}, and nets alone are converted.")
     if to == "resnestkit" and (net is None or find_net(net).spec == card.spec):
         raise UserError(f"{source} is a checkpoint of resnestkit already, of a {card.net}.")
     if to != "resnestkit" and card.head_is_new:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from torch import Tensor
 from resnestkit.detection.detector import Detector
 from resnestkit.errors import UserError
 from resnestkit.weights.detectors import FoundDetector
-from resnestkit.weights.identify import Coverage, compare, fill_counters
-from resnestkit.weights.loading import freeze_loaded
-from resnestkit.weights.tensors import check_types
+from resnestkit.weights.identify import Coverage
+from resnestkit.weights.whole import load_whole
 
-_BODY = "backbone.body."
+_BODY = "backbone.body"
 
 
 def load_found(
@@ -33,25 +31,9 @@ def load_found(
     so does all that does not fit. Returns how the file fits.
     Raises UserError if anything else differs, anchors too, or a part would be frozen as drawn.
     """
-    check_types(path, found.tensors)
     _check_anchors(model, path, found.anchors)
-    tensors, state = dict(found.tensors), model.state_dict()
-    other = found.classes != model.spec.classes
-    if other:
-        tensors |= {name: state[name] for name in class_layers(state)}
-        _warn(f"{path} knows {found.classes} classes: a classifier of {model.spec.classes} is new.")
-    coverage = compare(state, tensors)
-    if not (coverage.is_complete or partial):
-        raise UserError(f"{path} does not hold the weights of this {found.kind}: {coverage}.")
-    if not coverage.is_complete:
-        _warn(f"{path} was loaded in part: {coverage}.")
-    fits = {name: tensors[name] for name in coverage.loaded}
-    model.load_state_dict(fill_counters({n: state[n] for n in fits}, fits), strict=False)
-    model.head_is_new |= found.head_is_new or other
-    if frozen_stages is not None:
-        body = compare(_body(state), _body(tensors))
-        freeze_loaded(model.backbone.body, frozen_stages, body, path)
-    return coverage
+    layers, classes = class_layers(model.state_dict()), model.spec.classes
+    return load_whole(model, _BODY, classes, path, found, layers, frozen_stages, partial=partial)
 
 
 def class_layers(state: Mapping[str, Tensor]) -> list[str]:
@@ -61,15 +43,6 @@ def class_layers(state: Mapping[str, Tensor]) -> list[str]:
     by_class = any(len(state[name]) > 4 for name in state if name.startswith(box))
     wanted = (*marks, box) if by_class else marks
     return [name for name in state if any(mark in name for mark in wanted)]
-
-
-def _warn(said: str) -> None:
-    warnings.warn(said, stacklevel=4)
-
-
-def _body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's part of a state, by its own names."""
-    return {n.removeprefix(_BODY): tensor for n, tensor in state.items() if n.startswith(_BODY)}
 
 
 def _check_anchors(model: Detector, path: Path, anchors: Sequence[Tensor]) -> None:

@@ -23,11 +23,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from resnestkit.weights.names import to_ours
+from resnestkit.weights.names import to_ours, unwrap_names
 
 DetectorDialect = Literal["torchvision", "detectron2"]
 
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
 _NEVER = -100.0
 """A logit whose sigmoid no float32 tells from 0."""
 
@@ -64,17 +63,6 @@ def find_detector_dialect(tensors: Mapping[str, Tensor]) -> DetectorDialect | No
     if any(name.startswith("backbone.bottom_up.") for name in names):
         return "detectron2"
     return "torchvision" if any(name.startswith("backbone.body.") for name in names) else None
-
-
-def unwrap_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without what DistributedDataParallel and its kin put before every name."""
-    current = dict(tensors)
-    while current:
-        prefix = next((p for p in _WRAPPERS if all(n.startswith(p) for n in current)), None)
-        if prefix is None:
-            break
-        current = {name.removeprefix(prefix): tensor for name, tensor in current.items()}
-    return current
 
 
 def from_torchvision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

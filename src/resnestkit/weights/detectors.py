@@ -22,7 +22,6 @@ from resnestkit.detection.spec import (
     torchvision_settings,
 )
 from resnestkit.errors import UserError
-from resnestkit.models.spec import NetSpec, NormPolicy, Spec
 from resnestkit.models.zoo import find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.weights.card import ModelCard
@@ -30,9 +29,10 @@ from resnestkit.weights.detector_names import (
     find_detector_dialect,
     from_detectron2,
     from_torchvision,
-    unwrap_names,
 )
+from resnestkit.weights.names import unwrap_names
 from resnestkit.weights.tensors import COUNTER
+from resnestkit.weights.whole import FoundModel
 
 _AUTHORS = Preprocessing(
     mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
@@ -86,30 +86,21 @@ PUBLISHED_DETECTORS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class FoundDetector:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundDetector(FoundModel):
     """A whole detector in a file: what to build for its weights, and the weights."""
 
     kind: Kind
-    classes: int
     settings: DetectionSettings
-    norm: NormPolicy
-    """What to take for the backbone if nobody says: frozen where the file's norms are."""
     head_norm: HeadNorm
     """"none", or "batch" where pyramid and heads have statistics."""
     fpn_channels: int
-    tensors: dict[str, Tensor]
-    """Under our names."""
-    net: Spec | None = None
-    """The backbone, where the file's name or card says it."""
     norm_eps: float = 1e-5
     min_sizes: tuple[int, ...] | None = None
     max_size: int | None = None
     """Where its card says so."""
-    preprocessing: Preprocessing | None = None
     anchors: Sequence[Tensor] = field(default_factory=tuple)
     """The anchors of each level around 0, where the file holds them."""
-    head_is_new: bool = False
 
 
 def find_detector(
@@ -253,10 +244,3 @@ def _find_images(
             mean=mean, std=std, channel_order="BGR" if mean[0] < mean[-1] else "RGB"
         )
     return _AUTHORS if "backbone.body.layer1.0.conv2.bn0.weight" in tensors else _MSRA
-
-
-def differs(net: Spec, found: FoundDetector) -> bool:
-    """Whether a file is known to be of another net; dropout, which only training has, aside."""
-    if found.net is None or not isinstance(net, NetSpec) or not isinstance(found.net, NetSpec):
-        return found.net is not None and net != found.net
-    return replace(net, dropout=0.0) != replace(found.net, dropout=0.0)

@@ -16,10 +16,10 @@ Dialect = Literal["resnestkit", "caffe", "openmmlab", "detectron2"]
 Rules = tuple[tuple[str, str], ...]
 ValueT = TypeVar("ValueT")
 
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DistributedDataParallel, torch.compile and training codes put before every name."""
 PREFIXES = (
-    "module.",
-    "_orig_mod.",
-    "model.",
+    *WRAPPERS,
     "encoder.",
     "pretrained.",
     "backbone.",
@@ -137,6 +137,17 @@ def find_dialect(names: Iterable[str]) -> Dialect:
         if any(re.search(grammar.mark, name) for name in known):
             return dialect
     return "resnestkit"
+
+
+def unwrap_names(tensors: Mapping[str, ValueT]) -> dict[str, ValueT]:
+    """The tensors without what DistributedDataParallel and its kin put before every name."""
+    current = dict(tensors)
+    while current:
+        prefix = next((p for p in WRAPPERS if all(n.startswith(p) for n in current)), None)
+        if prefix is None:
+            break
+        current = {name.removeprefix(prefix): tensor for name, tensor in current.items()}
+    return current
 
 
 def strip_prefixes(weights: Mapping[str, ValueT]) -> dict[str, ValueT]:
