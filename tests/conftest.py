@@ -65,3 +65,17 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_boxed_shapes(root / "shapes", {"train": 8, "val": 4})
     train(root / "shapes", TINY, root / "run", reporter=Reporter(quiet=True))
     return root
+
+
+@pytest.fixture(scope="session")
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny segmenter on scenes, made once; its folder of images lies beside it."""
+    from masked_pictures import TINY, draw_masked_scenes  # noqa: PLC0415  (as above)
+
+    from resnestkit import train  # noqa: PLC0415  (as above)
+    from resnestkit.progress import Reporter  # noqa: PLC0415  (as above)
+
+    root = tmp_path_factory.mktemp("segmented")
+    draw_masked_scenes(root / "scenes", {"train": 8, "val": 4})
+    train(root / "scenes", TINY, root / "run", reporter=Reporter(quiet=True))
+    return root

@@ -10,12 +10,12 @@ from PIL import Image
 
 from resnestkit.report.boxes import (
     SMALL,
-    _font,
     _spots,
     class_colour,
     crop_around,
     draw_detections,
 )
+from resnestkit.report.canvas import find_font
 from resnestkit.report.detection import (
     PicturePair,
     PrecisionRecall,
@@ -150,7 +150,7 @@ def test_dashes_are_of_two_colours() -> None:
 def test_letters_that_no_font_has_are_boxes() -> None:
     drawn = draw_detections(grey(800, 800), [(100, 100, 700, 700)], [1], classes=["a\U000f0000$x$"])
     assert count(drawn, class_colour(0)) > 1000
-    assert _font("abc", 20).size == 20
+    assert find_font("abc", 20).size == 20
 
 
 def test_crops_are_square_around_their_box() -> None:

@@ -55,14 +55,14 @@ def test_curves_show_both_splits_and_mark_the_best(epochs):
     ]
     pixels = decode(draw_curves(records))
     assert pixels.shape == (round(6.2 * canvas.DPI), 10 * canvas.DPI, 3)
-    for colour in (figures.TRAIN, figures.VAL, figures.BEST, figures.OTHER):
+    for colour in (canvas.TRAIN, canvas.VAL, canvas.BEST, canvas.OTHER):
         assert has_colour(pixels, colour)
 
 
 def test_curves_without_validation_mark_nothing():
     pixels = decode(draw_curves([{"epoch": epoch, "train_loss": 1 / epoch} for epoch in (1, 2, 3)]))
-    assert has_colour(pixels, figures.TRAIN)
-    assert not has_colour(pixels, figures.BEST)
+    assert has_colour(pixels, canvas.TRAIN)
+    assert not has_colour(pixels, canvas.BEST)
 
 
 def test_curves_leave_out_what_is_missing_or_not_finite():
@@ -73,7 +73,7 @@ def test_curves_leave_out_what_is_missing_or_not_finite():
     ]
     assert read_points(records, "train_loss") == ([], [])
     assert read_points(records, "val_top1", 100.0) == ([2, 3], [0.0, 100.0])
-    assert has_colour(decode(draw_curves(records)), figures.BEST)
+    assert has_colour(decode(draw_curves(records)), canvas.BEST)
 
 
 def test_curves_of_no_epochs_at_all():

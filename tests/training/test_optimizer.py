@@ -49,6 +49,30 @@ def test_rate_rises_linearly_then_follows_a_cosine_to_zero() -> None:
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
+def test_rate_falls_by_a_power_of_what_is_left() -> None:
+    rates = [rate_at(step, peak=2.0, warmup=2, total=12, power=0.9) for step in range(12)]
+    assert rates[:3] == pytest.approx([2 / 3, 4 / 3, 2])
+    assert rates[2:] == pytest.approx([2 * (1 - step / 10) ** 0.9 for step in range(10)])
+    assert rate_at(12, peak=2.0, warmup=2, total=12, power=0.9) == 0
+
+
+def test_heads_are_groups_of_their_own() -> None:
+    model = create_model("resnest23_small", classes=4)
+    model.freeze(1)
+    head = model.get_submodule(model.head)
+    groups = parameter_groups(model, 0.1, [head], 10.0)
+    assert [group["rate"] for group in groups] == [1, 1, 10, 10]
+    assert [group["weight_decay"] for group in groups] == [0.1, 0, 0.1, 0]
+    assert [id(p) for group in groups[2:] for p in group["params"]] == [
+        id(head.weight),
+        id(head.bias),
+    ]
+    named = [p for group in groups for p in group["params"]]
+    assert {id(p) for p in named} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert len(named) == len({id(p) for p in named})
+    assert [group["rate"] for group in parameter_groups(model, 0.1)] == [1, 1]
+
+
 def test_rate_scales_with_the_batch() -> None:
     assert peak_rate(0.1, 8192) == pytest.approx(3.2)
 

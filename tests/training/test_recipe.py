@@ -11,6 +11,7 @@ from resnestkit.training import train
 from resnestkit.training.recipe import (
     DetectionRecipe,
     Recipe,
+    SegmentationRecipe,
     list_recipes,
     load_recipe,
     recipe_from_dict,
@@ -20,7 +21,7 @@ from resnestkit.training.recipe import (
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_loads_and_states_its_command(name: str) -> None:
     recipe = load_recipe(name)
-    assert isinstance(recipe, Recipe | DetectionRecipe)
+    assert isinstance(recipe, Recipe | DetectionRecipe | SegmentationRecipe)
     module = __import__(f"resnestkit.recipes.{name}", fromlist=["recipe"])
     assert "Command:" in (module.__doc__ or "")
     assert "Expected:" in (module.__doc__ or "")
@@ -114,6 +115,38 @@ def test_unknown_names_and_files(tmp_path: Path) -> None:
 def test_values_without_sense_are_refused_by_their_flag(name: str, value: object) -> None:
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is"):
         Recipe(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kind", "segformer"),
+        ("output_stride", 4),
+        ("auxiliary", -0.1),
+        ("head_lr", 0.0),
+        ("power", 0.0),
+        ("class_weights", "rare"),
+        ("class_weights", (1.0, -1.0)),
+        ("class_weights", (0.0, 0.0)),
+        ("base_side", 0),
+        ("crop_size", 4),
+        ("scale", (2.0, 0.5)),
+        ("scale", (1.0,)),
+        ("test_side", 0),
+        ("test_scales", ()),
+        ("test_scales", (100.0,)),
+        ("test_window", 2),
+    ],
+)
+def test_values_of_a_segmenter_without_sense_are_refused(name: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is"):
+        SegmentationRecipe(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_segmenters_recipe_survives_json() -> None:
+    recipe = SegmentationRecipe(class_weights=(1.0, 2.0), output_stride=8, test_scales=(0.5, 1.0))
+    values = json.loads(json.dumps(recipe.to_dict()))
+    assert recipe_from_dict(values, "", "segmentation") == recipe
 
 
 def test_lighting_is_refused_for_grey_images() -> None:

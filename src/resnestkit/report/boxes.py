@@ -14,11 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from matplotlib import font_manager
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from resnestkit.report.canvas import plain, user_fonts
+from resnestkit.report.canvas import find_font, plain
 from resnestkit.report.figures import TINY_IMAGE
 
 Pixels = UInt8[NDArray[np.uint8], "h w 3"]
@@ -247,7 +246,7 @@ def _write_names(
     taken: list[Rectangle] = []
     width, height = draw.im.size
     for box, name, colour in tags:
-        font = _font(name, pen.font)
+        font = find_font(name, pen.font)
         start = draw.textbbox((0, 0), name, font=font)
         size = start[2] - start[0] + pen.font * 0.7, pen.font * 1.4
         spots = [
@@ -293,17 +292,6 @@ def _area(box: tuple[float, ...]) -> float:
 def _name(label: int, classes: Sequence[str]) -> str:
     name = classes[label - 1] if label <= len(classes) else str(label)
     return plain(name, _NAME_LENGTH).replace(r"\$", "$")
-
-
-@functools.lru_cache(maxsize=64)
-def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """The first of the fonts at hand that can write every letter, else the first of all."""
-    paths = [font_manager.findfont(family) for family in user_fonts()[0]]
-    for path in paths:
-        covered = font_manager.get_font(path).get_charmap()
-        if all(ord(letter) in covered for letter in text):
-            return ImageFont.truetype(path, size)
-    return ImageFont.truetype(paths[0], size)
 
 
 def _ink_on(colour: Colour) -> Colour:

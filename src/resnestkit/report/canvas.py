@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image
+from PIL import Image, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 DPI = 192
@@ -61,6 +61,17 @@ def user_fonts() -> tuple[list[str], frozenset[int]]:
     for family in families:
         covered.update(font_manager.get_font(font_manager.findfont(family)).get_charmap())
     return families, frozenset(covered)
+
+
+@functools.lru_cache(maxsize=64)
+def find_font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """The first of the fonts at hand that can write every letter, else the first of all."""
+    paths = [font_manager.findfont(family) for family in user_fonts()[0]]
+    for path in paths:
+        covered = font_manager.get_font(path).get_charmap()
+        if all(ord(letter) in covered for letter in text):
+            return ImageFont.truetype(path, size)
+    return ImageFont.truetype(paths[0], size)
 
 
 def plain(text: str, limit: int) -> str:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from resnestkit.report import canvas
 from resnestkit.report.boxes import class_colour
 from resnestkit.report.canvas import (
-    BEST,
     FAINT,
     INK,
     LINE,
@@ -28,25 +23,13 @@ from resnestkit.report.canvas import (
     to_png,
     user_fonts,
 )
-from resnestkit.report.lines import (
-    Points,
-    Record,
-    add_legend,
-    best_text,
-    finish_axes,
-    limit_percent,
-    read_points,
-    set_epochs,
-    short_marker,
-    start_at_zero,
-)
+from resnestkit.report.lines import Record, draw_pace, draw_panel, mark_best, read_points
+from resnestkit.report.rows import Titled, draw_rows
 
 NAMED_CURVES = 8
 """With more classes than this, their curves are faint, and the best and worst alone are named."""
 PAIR_PIXELS = (900, 720)
 """The most that one picture of a pair takes, width and height."""
-_GAP, _TEXT = 30, 52
-_BESIDE_TITLE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,66 +73,15 @@ def draw_detection_curves(records: Sequence[Record]) -> bytes:
         (key.removeprefix("train_loss_").replace("_", " "), key, _hex(i))
         for i, key in enumerate(parts[:NAMED_CURVES])
     ]
-    _panel(losses, "Loss", records, drawn)
+    draw_panel(losses, "Loss", records, drawn)
     title, key = "Boxes, %", "val_ap"
     if any("val_mask_ap" in one for one in records):
         title, key = "Masks, %", "val_mask_ap"
     scores = [("AP", key, VAL), ("AP50", f"{key}50", OTHER)]
-    _panel(precision, title, records, scores, 100.0)
-    _mark_best(precision, read_points(records, key, 100.0))
-    _panel(rate, "Learning rate", records, [("", "lr", OTHER)])
-    _panel(speed, "Images per second", records, [("", "images_per_second", OTHER)])
-    for axes in (rate, speed):
-        start_at_zero(axes)
-        axes.set_xlabel("epoch", color=MUTED, fontsize=9)
+    draw_panel(precision, title, records, scores, 100.0)
+    mark_best(precision, read_points(records, key, 100.0))
+    draw_pace(rate, speed, records)
     return to_png(figure)
-
-
-def _panel(
-    axes: Axes,
-    title: str,
-    records: Sequence[Record],
-    drawn: Sequence[tuple[str, str, str]],
-    scale: float = 1.0,
-) -> None:
-    """Lines of (label, key, colour), with their names."""
-    set_title(axes, title)
-    found = False
-    for label, key, colour in drawn:
-        epochs, values = read_points(records, key, scale)
-        found = found or bool(values)
-        if values:
-            marker = short_marker(values)
-            axes.plot(epochs, values, color=colour, label=label, lw=1.8, marker=marker, ms=4)
-    finish_axes(axes, empty=not found)
-    set_epochs(axes, [record["epoch"] for record in records])
-    _add_legend(axes)
-
-
-def _mark_best(axes: Axes, points: Points) -> None:
-    limit_percent(axes)
-    epochs, values = points
-    if values:
-        best = max(values)
-        axes.plot(
-            [epochs[values.index(best)]], [best], "o", ms=8, mfc="none", mec=BEST, mew=1.8,
-            label=f"best {best_text(points)}", zorder=5,
-        )  # fmt: skip
-        _add_legend(axes)
-
-
-def _add_legend(axes: Axes) -> None:
-    """Beside the title, or if there are too many names for that, above the lines."""
-    names = len(axes.get_legend_handles_labels()[1])
-    if names <= _BESIDE_TITLE:
-        add_legend(axes)
-        return
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, top + (top - bottom) * 0.11 * math.ceil(names / 2))
-    axes.legend(
-        loc="upper right", ncols=2, frameon=False, fontsize=8, labelcolor=MUTED,
-        borderaxespad=0.1, handlelength=1.2, columnspacing=1.0, handletextpad=0.5,
-    )  # fmt: skip
 
 
 def draw_precision_recall(curves: Sequence[PrecisionRecall]) -> bytes:
@@ -185,29 +117,12 @@ def draw_precision_recall(curves: Sequence[PrecisionRecall]) -> bytes:
 
 def draw_pairs(pairs: Sequence[PicturePair]) -> bytes:
     """Draw pairs of pictures, one below the other, at the size that they have."""
-    heights = [max(pair.left.shape[0], pair.right.shape[0]) + _TEXT + _GAP for pair in pairs]
-    widest = max([300, *(max(p.left.shape[1], p.right.shape[1]) for p in pairs)])
-    width, height = 2 * widest + 3 * _GAP, max(120, sum(heights) + _GAP)
-    figure = Figure(
-        figsize=(width / canvas.DPI, height / canvas.DPI), dpi=canvas.DPI, facecolor="white"
+    return draw_rows(
+        [
+            (Titled(pair.left, pair.left_title), Titled(pair.right, pair.right_title))
+            for pair in pairs
+        ]
     )
-    FigureCanvasAgg(figure)
-    top = height - _GAP
-    for pair, taken in zip(pairs, heights, strict=True):
-        sides = (
-            (_GAP, pair.left, pair.left_title),
-            (2 * _GAP + widest, pair.right, pair.right_title),
-        )
-        for x, image, title in sides:
-            figure.text(
-                x / width, (top - 6) / height, plain(title, 70), color=INK, fontsize=9, va="top",
-                fontfamily=user_fonts()[0],
-            )  # fmt: skip
-            figure.figimage(image, x, top - _TEXT - image.shape[0], origin="upper")
-        top -= taken
-    if not pairs:
-        figure.text(0.5, 0.5, "no pictures", color=MUTED, fontsize=9, ha="center", va="center")
-    return to_png(figure)
 
 
 def _hex(index: int) -> str:

@@ -7,41 +7,33 @@ matrix in `confusion`, several runs in `comparison`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from resnestkit.report import canvas
 from resnestkit.report.canvas import (
-    BEST,
     INK,
     MUTED,
-    OTHER,
     TRAIN,
     VAL,
     new_figure,
     plain,
-    set_title,
     to_png,
     user_fonts,
 )
 from resnestkit.report.lines import (
-    Points,
+    Line,
     Record,
-    add_legend,
-    best_text,
-    finish_axes,
-    limit_percent,
+    draw_pace,
+    draw_panel,
+    mark_best,
     read_points,
-    set_epochs,
-    short_marker,
-    start_at_zero,
 )
 
 PICTURE_INCHES = 1.5
@@ -75,19 +67,10 @@ def draw_curves(records: Sequence[Record]) -> bytes:
     """
     figure = new_figure(10.0, 6.2)
     loss, accuracy, rate, speed = figure.subplots(2, 2).flat
-    _draw_lines(loss, "Loss", _train_and_val(records, "loss"))
-    _draw_lines(accuracy, "Accuracy, %", _train_and_val(records, "top1", 100.0))
-    _mark_best(accuracy, read_points(records, "val_top1", 100.0))
-    _draw_lines(rate, "Learning rate", {"": (read_points(records, "lr"), OTHER)})
-    _draw_lines(
-        speed, "Images per second", {"": (read_points(records, "images_per_second"), OTHER)}
-    )
-    for axes in (rate, speed):
-        start_at_zero(axes)
-    for axes in (loss, accuracy, rate, speed):
-        set_epochs(axes, [record["epoch"] for record in records])
-    for axes in (rate, speed):
-        axes.set_xlabel("epoch", color=MUTED, fontsize=9)
+    draw_panel(loss, "Loss", records, _train_and_val("loss"))
+    draw_panel(accuracy, "Accuracy, %", records, _train_and_val("top1"), 100.0)
+    mark_best(accuracy, read_points(records, "val_top1", 100.0))
+    draw_pace(rate, speed, records)
     return to_png(figure)
 
 
@@ -127,35 +110,8 @@ def draw_gallery(pictures: Sequence[Picture]) -> bytes:
     return to_png(figure)
 
 
-def _train_and_val(
-    records: Sequence[Record], name: str, scale: float = 1.0
-) -> dict[str, tuple[Points, str]]:
-    return {
-        split: (read_points(records, f"{split}_{name}", scale), colour)
-        for split, colour in (("train", TRAIN), ("val", VAL))
-    }
-
-
-def _draw_lines(axes: Axes, title: str, lines: Mapping[str, tuple[Points, str]]) -> None:
-    set_title(axes, title)
-    for label, ((epochs, values), colour) in lines.items():
-        if values:
-            marker = short_marker(values)
-            axes.plot(epochs, values, color=colour, label=label, lw=1.8, marker=marker, ms=4)
-    finish_axes(axes, empty=not any(values for (_, values), _ in lines.values()))
-    add_legend(axes)
-
-
-def _mark_best(axes: Axes, points: Points) -> None:
-    epochs, values = points
-    limit_percent(axes)
-    if values:
-        best = max(values)
-        axes.plot(
-            [epochs[values.index(best)]], [best], "o", ms=8, mfc="none", mec=BEST, mew=1.8,
-            label=f"best {best_text(points)}", zorder=5,
-        )  # fmt: skip
-        add_legend(axes)
+def _train_and_val(name: str) -> list[Line]:
+    return [("train", f"train_{name}", TRAIN), ("val", f"val_{name}", VAL)]
 
 
 def _resize(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:

@@ -8,10 +8,53 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from resnestkit.report.canvas import FAINT, LINE, MUTED
+from resnestkit.report.canvas import BEST, FAINT, LINE, MUTED, OTHER, set_title
 
 Record = Mapping[str, float]
 Points = tuple[list[float], list[float]]
+Line = tuple[str, str, str]
+"""A label, the key of the records, and a colour."""
+
+_BESIDE_TITLE = 3
+
+
+def draw_panel(
+    axes: Axes, title: str, records: Sequence[Record], lines: Sequence[Line], scale: float = 1.0
+) -> None:
+    """Some numbers of the records against the epoch, with their names."""
+    set_title(axes, title)
+    found = False
+    for label, key, colour in lines:
+        epochs, values = read_points(records, key, scale)
+        found = found or bool(values)
+        if values:
+            marker = short_marker(values)
+            axes.plot(epochs, values, color=colour, label=label, lw=1.8, marker=marker, ms=4)
+    finish_axes(axes, empty=not found)
+    set_epochs(axes, [record["epoch"] for record in records])
+    add_legend(axes)
+
+
+def draw_pace(rate: Axes, speed: Axes, records: Sequence[Record]) -> None:
+    """The learning rate and the speed: the lower two panels of every training."""
+    draw_panel(rate, "Learning rate", records, [("", "lr", OTHER)])
+    draw_panel(speed, "Images per second", records, [("", "images_per_second", OTHER)])
+    for axes in (rate, speed):
+        start_at_zero(axes)
+        axes.set_xlabel("epoch", color=MUTED, fontsize=9)
+
+
+def mark_best(axes: Axes, points: Points) -> None:
+    """A ring around the highest percentage, and what it is."""
+    limit_percent(axes)
+    epochs, values = points
+    if values:
+        best = max(values)
+        axes.plot(
+            [epochs[values.index(best)]], [best], "o", ms=8, mfc="none", mec=BEST, mew=1.8,
+            label=f"best {best_text(points)}", zorder=5,
+        )  # fmt: skip
+        add_legend(axes)
 
 
 def read_points(
@@ -69,13 +112,20 @@ def start_at_zero(axes: Axes) -> None:
 
 
 def add_legend(axes: Axes) -> None:
-    """Put the legend beside the title, where it can hide no data."""
-    if any(axes.get_legend_handles_labels()[1]):
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=8.5,
-            labelcolor=MUTED, borderaxespad=0.1, handlelength=1.2, columnspacing=1.0,
-            handletextpad=0.5,
-        )  # fmt: skip
+    """Beside the title, where it hides no data, or above the lines if the names are too many."""
+    names = [name for name in axes.get_legend_handles_labels()[1] if name]
+    if not names:
+        return
+    options = {
+        "frameon": False, "labelcolor": MUTED, "borderaxespad": 0.1, "handlelength": 1.2,
+        "columnspacing": 1.0, "handletextpad": 0.5,
+    }  # fmt: skip
+    if len(names) <= _BESIDE_TITLE:
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=8.5, **options)
+        return
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + (top - bottom) * 0.11 * math.ceil(len(names) / 2))
+    axes.legend(loc="upper right", ncols=2, fontsize=8, **options)
 
 
 def set_epochs(axes: Axes, epochs: Sequence[float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCORES = {"top1": "accuracy", "ap": "AP", "mask_ap": "mask AP"}
+SCORES = {"top1": "accuracy", "ap": "AP", "mask_ap": "mask AP", "miou": "mIoU"}
 
 
 def name_score(metric: str) -> str:

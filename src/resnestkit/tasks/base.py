@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnestkit.compute import Compute
@@ -103,3 +106,14 @@ class Task(ABC, Generic[BatchT, ResultT]):
     @abstractmethod
     def report(self, result: ResultT, images: ImageSet, split: str) -> TaskReport:
         """What to show of an evaluation of the images of a split."""
+
+
+def read_picture(images: ImageSet, index: int) -> UInt8[NDArray[np.uint8], "h w 3"]:
+    """An image as drawings take it, grey ones too."""
+    pixels = images.read(index).permute(1, 2, 0).numpy()
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def short_name(images: ImageSet, index: int) -> str:
+    """An image's name without the folders."""
+    return images.names[index].replace("\\", "/").rsplit("/", 1)[-1]

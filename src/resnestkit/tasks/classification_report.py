@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from resnestkit.data.images import ImageSet
 from resnestkit.report.confusion import draw_confusion
 from resnestkit.report.figures import Picture, draw_gallery
 from resnestkit.report.page import Figure, Headline, Section, Table
-from resnestkit.tasks.base import TaskReport
+from resnestkit.tasks.base import TaskReport, read_picture
 from resnestkit.tasks.evaluation import Evaluation
 
 
@@ -36,9 +34,7 @@ def describe(
 def _mistakes(result: Evaluation, classes: tuple[str, ...], images: ImageSet) -> list[Picture]:
     pictures = []
     for mistake in result.mistakes:
-        pixels = images.read(mistake.index).permute(1, 2, 0).numpy()
-        if pixels.shape[2] == 1:
-            pixels = np.repeat(pixels, 3, axis=2)
+        pixels = read_picture(images, mistake.index)
         said, true = classes[mistake.predicted], classes[mistake.label]
         pictures.append(Picture(pixels, f"{said} {mistake.confidence:.0%}", f"is {true}"))
     return pictures

@@ -20,7 +20,7 @@ from resnestkit.report.detection import (
 )
 from resnestkit.report.figures import Picture, draw_gallery
 from resnestkit.report.page import Figure, Headline, Section, Table
-from resnestkit.tasks.base import TaskReport
+from resnestkit.tasks.base import TaskReport, read_picture, short_name
 from resnestkit.tasks.detection_evaluation import (
     CocoNumbers,
     DetectionEvaluation,
@@ -86,9 +86,9 @@ def _curves(result: DetectionEvaluation, classes: Sequence[str]) -> bytes:
 
 
 def _pair(example: Example, classes: Sequence[str], images: ImageSet) -> PicturePair:
-    pixels = _pixels(images, example.index)
+    pixels = read_picture(images, example.index)
     left, right = (_draw(pixels, shown, classes) for shown in (example.true, example.found))
-    name = images.names[example.index].replace("\\", "/").rsplit("/", 1)[-1]
+    name = short_name(images, example.index)
     missed, wrong = example.true.good.count(False), example.found.good.count(False)
     there = len(example.true.good)
     true = f"{name}: {there} object{'' if there == 1 else 's'}, {missed} missed"
@@ -126,7 +126,7 @@ def _galleries(
 
 
 def _picture(miss: Miss, classes: Sequence[str], images: ImageSet) -> Picture:
-    pixels = crop_around(_pixels(images, miss.index), miss.box, miss.label)
+    pixels = crop_around(read_picture(images, miss.index), miss.box, miss.label)
     name = classes[miss.label - 1]
     there = "" if miss.instead is None else classes[miss.instead - 1]
     if miss.fault == "missed":
@@ -157,11 +157,6 @@ def _class_table(title: str, measured: Measured, classes: Sequence[str]) -> Tabl
         for name, one in zip(classes, measured.per_class, strict=True)
     ]
     return Table(title, ["class", "objects", "AP", "AP50", "AP75", "AR"], rows)
-
-
-def _pixels(images: ImageSet, index: int) -> NDArray[np.uint8]:
-    pixels = images.read(index).permute(1, 2, 0).numpy()
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def _percent(value: float) -> str:

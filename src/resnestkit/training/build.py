@@ -9,16 +9,18 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from resnestkit.compute import Compute, choose_compute
+from resnestkit.compute import Compute, ModelT, choose_compute
 from resnestkit.data.detection.layout import SHAPES
 from resnestkit.data.packed import HUGGING_FACE
+from resnestkit.data.segmentation.layout import SCENES
 from resnestkit.data.sources import DIGITS, Source, TrainedOn
 from resnestkit.errors import UserError
 from resnestkit.factory import create_model
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.cost import Cost, count_cost
+from resnestkit.models.layers import SyncBatchNorm
 from resnestkit.models.zoo import Net
-from resnestkit.ops.kernels import load_kernels, why_no_kernels
+from resnestkit.ops.kernels import has_kernels, load_kernels
 from resnestkit.preprocessing import ChannelOrder, Preprocessing
 from resnestkit.progress import Reporter, track_bytes
 from resnestkit.tasks.classification import ClassificationTask
@@ -54,7 +56,7 @@ def _resolve_kernels(recipe: BaseRecipe, compute: Compute) -> bool:
     if recipe.kernels and not possible:
         raise UserError("--kernels are for a CPU and channels_last; leave the flag out.")
     if recipe.kernels is None:
-        return possible and why_no_kernels() is None
+        return recipe.channels_last and has_kernels(compute.device)
     if recipe.kernels:
         load_kernels()
     return recipe.kernels
@@ -69,7 +71,7 @@ def _resolve_file(weights: str | None) -> str | None:
 
 def resolve_data(data: str | Path) -> str:
     """Where the images are: a whole path, or the name of a set that needs none."""
-    named = str(data) in {DIGITS, SHAPES} or str(data).startswith(HUGGING_FACE)
+    named = str(data) in {DIGITS, SHAPES, SCENES} or str(data).startswith(HUGGING_FACE)
     return str(data) if named else str(Path(data).resolve())
 
 
@@ -111,6 +113,16 @@ def make_preprocessing(recipe: Recipe, net: Net) -> Preprocessing:
     )
 
 
+def stated_preprocessing(recipe: BaseRecipe, size: int = 224) -> Preprocessing | None:
+    """How a recipe wants images normalised; None where it leaves that to its weights."""
+    usual = type(recipe)()
+    stated = recipe.weights is None or recipe.channel_order is not None
+    if not stated and (recipe.mean, recipe.std) == (usual.mean, usual.std):
+        return None
+    order = recipe.channel_order or "RGB"
+    return Preprocessing(size, mean=recipe.mean, std=recipe.std, channel_order=order)
+
+
 def make_model(
     net: Net, recipe: Recipe, classes: int, compute: Compute, reporter: Reporter, *, load: bool
 ) -> Backbone:
@@ -126,8 +138,7 @@ def make_model(
         zero_gamma=recipe.zero_gamma,
     )
     _check_freeze(model, recipe.freeze or 0)
-    if recipe.norm == "sync" and compute.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped
+    model = synchronise(model, compute)
     if load and recipe.weights is not None:
         with track_bytes(reporter, "downloading weights") as advance:
             path = find_weights(recipe.weights, net.name, advance)
@@ -140,6 +151,15 @@ def make_model(
     elif recipe.freeze is not None:
         model.freeze(recipe.freeze)
     return compute.place(model)
+
+
+def synchronise(model: ModelT, compute: Compute) -> ModelT:
+    """The model; on a GPU, with torch's quicker form of the synchronised norms that it has."""
+    ours = any(isinstance(module, SyncBatchNorm) for module in model.modules())
+    if not ours or compute.device.type != "cuda":
+        return model
+    converted: ModelT = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped
+    return converted
 
 
 def _check_preprocessing(model: Backbone, recipe: Recipe, path: Path) -> None:

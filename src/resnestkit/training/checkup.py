@@ -12,6 +12,8 @@ from resnestkit.compute import Compute, choose_compute
 from resnestkit.data.detection.check import check_detection_images
 from resnestkit.data.detection.sources import inspect_detection_source
 from resnestkit.data.findings import Finding
+from resnestkit.data.segmentation.check import check_segmentation_images
+from resnestkit.data.segmentation.sources import inspect_segmentation_source
 from resnestkit.data.sources import load_source
 from resnestkit.detection.spec import has_masks
 from resnestkit.errors import UserError
@@ -23,7 +25,8 @@ from resnestkit.training.classification_patient import ClassificationPatient
 from resnestkit.training.detection_patient import DetectionPatient
 from resnestkit.training.preflight import Patient, examine, sort_findings
 from resnestkit.training.prepare import read_splits
-from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe
+from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe, SegmentationRecipe
+from resnestkit.training.segmentation_patient import SegmentationPatient
 from resnestkit.training.speed import Speed, measure_speed
 
 
@@ -70,6 +73,10 @@ def _look_at(data: str, recipe: BaseRecipe, compute: Compute, reporter: Reporter
         boxed = inspect_detection_source(data, channels, recipe.holdout, recipe.seed, masks=masks)
         checked = read_splits(boxed, recipe, reporter, check_detection_images)
         return DetectionPatient(boxed, checked, net, recipe, compute)
+    if isinstance(recipe, SegmentationRecipe):
+        masked = inspect_segmentation_source(data, channels, recipe.holdout, recipe.seed)
+        checked = read_splits(masked, recipe, reporter, check_segmentation_images)
+        return SegmentationPatient(masked, checked, net, recipe, compute)
     assert isinstance(recipe, Recipe)
     source = load_source(data, channels, recipe.holdout, recipe.seed)
     checked = read_splits(source, recipe, reporter)

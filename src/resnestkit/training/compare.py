@@ -18,6 +18,7 @@ from resnestkit.errors import UserError
 from resnestkit.factory import build_from_card
 from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.zoo import find_net
+from resnestkit.segmentation.segmenter import build_segmenter
 from resnestkit.training.recipe import BaseRecipe
 from resnestkit.training.run import Record, RunFolder
 from resnestkit.weights.checkpoint import ModelCard, read_card
@@ -169,9 +170,11 @@ def _find_cost(run: RunFolder) -> Cost | None:
 
 
 def _count(card: ModelCard) -> Cost:
-    """Of a detector, the net alone at the size of an evaluation, as its training counts it."""
+    """As its training counts it: of a detector, the net alone at the size of an evaluation."""
     channels, size = card.preprocessing.channels, card.preprocessing.size
     with torch.device("meta"):
+        if card.segmenter is not None:
+            return count_cost(build_segmenter(card.segmenter, card.preprocessing), channels, size)
         if card.detector is None:
             return count_cost(build_from_card(card), channels, size)
         body = build_body(card.detector, channels)

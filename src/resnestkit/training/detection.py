@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import torch
-from torch import nn
 
 from resnestkit.compute import Compute
 from resnestkit.data.check import Checked
@@ -14,7 +13,6 @@ from resnestkit.data.detection.batches import DetectionBatch
 from resnestkit.data.detection.check import check_detection_images
 from resnestkit.data.detection.sources import DetectionSource, load_detection_source
 from resnestkit.data.sources import TrainedOn
-from resnestkit.detection.detector import Detector
 from resnestkit.detection.spec import has_masks
 from resnestkit.detectors import detector_card, load_detector
 from resnestkit.factory import create_model
@@ -23,7 +21,7 @@ from resnestkit.models.zoo import find_net
 from resnestkit.progress import Reporter
 from resnestkit.tasks.detection import DetectionTask
 from resnestkit.tasks.detection_evaluation import DetectionEvaluation
-from resnestkit.training.build import describe_compute
+from resnestkit.training.build import describe_compute, synchronise
 from resnestkit.training.detection_build import detection_images, make_detector, make_loaders
 from resnestkit.training.detection_patient import DetectionPatient, count_objects
 from resnestkit.training.job import Job
@@ -66,7 +64,7 @@ def prepare_detection(
     origin = {**asdict(trained), "category_ids": list(source.category_ids)}
     return Job(
         recipe=recipe,
-        model=compute.place(_synchronised(model, recipe, compute)),
+        model=compute.place(synchronise(model, compute)),
         task=task,
         loaders=make_loaders(checked, source.validation, recipe, masks=masks),
         # By the time that a checkpoint is written, the head has learnt.
@@ -76,13 +74,6 @@ def prepare_detection(
         cost=cost,
         load=lambda path: load_detector(path)[0],
     )
-
-
-def _synchronised(model: Detector, recipe: DetectionRecipe, compute: Compute) -> nn.Module:
-    if recipe.norm == "sync" and compute.device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped
-        return converted
-    return model
 
 
 def _count(recipe: DetectionRecipe) -> Cost:

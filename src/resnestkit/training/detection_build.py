@@ -11,9 +11,9 @@ from resnestkit.data.detection.transforms import DetectionAugmentation, Detectio
 from resnestkit.data.loaders import Batches, GroupedSampler, InOrder, Loaders, choose_workers
 from resnestkit.detection.detector import Detector
 from resnestkit.detectors import create_detector
-from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
 from resnestkit.ranks import rank, ranks
+from resnestkit.training.build import stated_preprocessing
 from resnestkit.training.recipe import DetectionRecipe
 
 
@@ -24,10 +24,6 @@ def make_detector(
 
     How its images are normalised is what the weights want, unless the recipe says otherwise.
     """
-    given = Preprocessing(
-        mean=recipe.mean, std=recipe.std, channel_order=recipe.channel_order or "RGB"
-    )
-    stated = recipe.weights is None or recipe.channel_order is not None or _differs(recipe)
     model = create_detector(
         recipe.kind,
         recipe.model,
@@ -41,19 +37,13 @@ def make_detector(
         max_size=recipe.max_side,
         fpn_channels=recipe.fpn_channels,
         in_channels=len(recipe.mean),
-        preprocessing=given if stated else None,
+        preprocessing=stated_preprocessing(recipe),
         partial=recipe.partial,
     )
     if recipe.weights is not None and reporter is not None:
         head = ", new classifier" if model.head_is_new else ""
         reporter.say(f"weights     {Path(recipe.weights).name}: loaded{head}")
     return model
-
-
-def _differs(recipe: DetectionRecipe) -> bool:
-    """Whether the recipe says how images are normalised, or leaves that to the weights."""
-    usual = DetectionRecipe()
-    return (recipe.mean, recipe.std) != (usual.mean, usual.std)
 
 
 def detection_images(checked: Checked) -> DetectionImages:

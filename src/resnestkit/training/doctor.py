@@ -17,11 +17,16 @@ from resnestkit.data.findings import Finding
 from resnestkit.data.survey import Look, Twin
 from resnestkit.training.memory import StepMemory
 from resnestkit.training.optimizer import REFERENCE_BATCH, peak_rate
-from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe
+from resnestkit.training.recipe import (
+    BaseRecipe,
+    DetectionRecipe,
+    SegmentationRecipe,
+)
 
-HIGHEST_PEAKS = {"classification": 6.4, "detection": 0.32}
+HIGHEST_PEAKS = {"classification": 6.4, "detection": 0.32, "segmentation": 0.32}
 """Linear scaling was published up to 0.1 x 16384 / 256 (You et al. 2017), and for detectors up to
-0.02 x 256 / 16 (Peng et al. 2017, *MegDet*); beyond, trainings tend to diverge."""
+0.02 x 256 / 16 (Peng et al. 2017, *MegDet*); beyond, trainings tend to diverge. For segmenters
+nothing of the kind was published: theirs is the detectors'."""
 
 TINY_SHARE = 0.25
 """Of boxes that are tiny beside the anchors; COCO has about a tenth of such."""
@@ -36,6 +41,8 @@ class Balance:
     counts: Mapping[str, int]
     things: str = "images"
     """What is counted."""
+    remedy: str = ""
+    """Of few things of a class; none is to add some."""
 
     @property
     def ratio(self) -> float:
@@ -51,12 +58,13 @@ class Balance:
 def find_imbalance(balance: Balance) -> Iterator[Finding]:
     """A class with a tenth of what another has is hardly learnt."""
     if balance.ratio >= 10:
-        named = ", ".join(f"{name} ({balance.counts[name]})" for name in balance.smallest)
+        named = ", ".join(f"{name} ({balance.counts[name]:,})" for name in balance.smallest)
         yield Finding(
             "note",
             f"The largest class has {balance.ratio:.0f} times the {balance.things} of the "
             f"smallest: {named}.",
-            f"Add {balance.things} of these, and look at each class rather than at the whole.",
+            balance.remedy
+            or f"Add {balance.things} of these, and look at each class rather than at the whole.",
         )
 
 
@@ -235,13 +243,28 @@ def share_tiny(sides: Sequence[float] | NDArray[np.float64], anchor: float) -> f
     return float((2 * np.asarray(sides) < anchor).mean()) if len(sides) else 0.0
 
 
-def find_memory(memory: StepMemory, free: int | None, recipe: Recipe) -> Iterator[Finding]:
+def find_other_sides(looks: Sequence[Look], recipe: SegmentationRecipe) -> Iterator[Finding]:
+    """A net that never met things as large, or as small, as an evaluation shows them."""
+    sides = [max(look.height, look.width) for look in looks]
+    seen = recipe.test_side or (float(np.median(sides)) if sides else recipe.base_side)
+    low, high = (recipe.base_side * end for end in recipe.scale)
+    if not low <= seen <= high:
+        yield Finding(
+            "wrong",
+            f"Images are trained on with a longer side of {low:.0f} to {high:.0f} pixels, and "
+            f"evaluated at {seen:.0f}.",
+            f"Give --test-side {recipe.base_side} or --base-side {seen:.0f}.",
+        )
+
+
+def find_memory(memory: StepMemory, free: int | None, recipe: BaseRecipe) -> Iterator[Finding]:
     """A step that takes more than there is fails after the first minutes."""
+    flag = "--crop-size" if isinstance(recipe, SegmentationRecipe) else "--size"
     if free is not None and memory.total > free:
         yield Finding(
             "wrong",
             f"A step needs about {memory.total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.",
-            f"Halve --batch-size {recipe.batch_size} and double --accumulate, or lower --size.",
+            f"Halve --batch-size {recipe.batch_size} and double --accumulate, or lower {flag}.",
         )
     elif free is not None and memory.total > 0.8 * free:
         yield Finding(

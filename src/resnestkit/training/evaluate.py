@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from resnestkit.progress import Reporter
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.tasks.evaluation import Evaluation
 from resnestkit.training.evaluate_detector import evaluate_detector
+from resnestkit.training.evaluate_segmenter import evaluate_segmenter
 from resnestkit.training.measuring import Asked, read_all, trained_on
 from resnestkit.training.recipe import Precision
-from resnestkit.weights.checkpoint import DETECTOR, read_kind
+from resnestkit.weights.checkpoint import DETECTOR, SEGMENTER, read_kind
+
+Measure = Callable[[Asked, Reporter], tuple[Any, tuple[str, ...]]]
 
 BATCH_SIZE = 128
-DETECTOR_BATCH_SIZE = 4
+DETECTOR_BATCH_SIZE = SEGMENTER_BATCH_SIZE = 4
 
 
 def evaluate(
@@ -34,37 +38,50 @@ def evaluate(
     device: str = "auto",
     skip_unreadable: bool = False,
     results: str | Path | None = None,
+    scales: Sequence[float] | None = None,
+    flip: bool | None = None,
+    windows: int | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Any, tuple[str, ...]]:
-    """Measure a classifier on a folder of images by class, or a detector on images with boxes.
+    """Measure a classifier on images by class, a detector on boxes, or a segmenter on masks.
 
     Args:
         checkpoint: a file that `train` wrote.
-        data: a folder, "digits" or "shapes"; None is what the checkpoint was trained on.
+        data: a folder, "digits", "shapes" or "scenes"; None is what the checkpoint was trained on.
         split: "train", "val", "test" or "all"; None takes the test split, else the validation
             split, else what was held out of the training data, else all images.
-        batch_size: images per step; None is 128, and 4 for a detector.
+        batch_size: images per step; None is 128, and 4 for a detector or a segmenter.
         precision: "float32", "bfloat16" or "auto".
         device: "auto", "cpu", "cuda", ...
         skip_unreadable: leave out images that cannot be read, instead of stopping.
         results: a file for a detector's boxes in COCO's form of results; its masks, if it finds
             any, go to a file of the same name with ".masks" before its ending.
+        scales: sizes at which a segmenter looks at each image, as multiples of its usual one.
+        flip: whether it looks at it mirrored too.
+        windows: side of the windows by which it looks at it; 0 for the whole image at once. Of all
+            three, None is what the validation of its training did.
         reporter: where progress goes; None prints to standard output.
 
     Returns:
-        The `Evaluation` of a classifier or the `DetectionEvaluation` of a detector, and the names
-        of the classes in its order.
+        The `Evaluation` of a classifier, the `DetectionEvaluation` of a detector or the
+        `SegmentationEvaluation` of a segmenter, and the names of the classes in its order.
 
     Raises:
         UserError: for anything the user can mend.
     """
-    path, detects = Path(checkpoint), read_kind(Path(checkpoint)) == DETECTOR
+    path = Path(checkpoint)
+    kind = read_kind(path)
+    measure, usual = _MEASURES.get(kind, (evaluate_classifier, BATCH_SIZE))
     if batch_size is None:
-        batch_size = DETECTOR_BATCH_SIZE if detects else BATCH_SIZE
+        batch_size = usual
     if batch_size < 1:
         raise UserError(f"--batch-size is {batch_size}; it must be more than 0.")
-    if results is not None and not detects:
+    if results is not None and kind != DETECTOR:
         raise UserError(f"--results are the boxes of a detector, and {checkpoint} holds none.")
+    looking = {"scales": scales, "flip": flip, "windows": windows}
+    for name, value in looking.items():
+        if value is not None and kind != SEGMENTER:
+            raise UserError(f"--{name} is for segmenters, and {checkpoint} holds none.")
     asked = Asked(
         path,
         None if data is None else str(data),
@@ -74,8 +91,10 @@ def evaluate(
         device,
         skip_unreadable,
         None if results is None else Path(results),
+        None if scales is None else tuple(scales),
+        flip,
+        windows,
     )
-    measure = evaluate_detector if detects else evaluate_classifier
     return measure(asked, reporter or Reporter())
 
 
@@ -102,3 +121,11 @@ def evaluate_classifier(asked: Asked, reporter: Reporter) -> tuple[Evaluation, t
             compute.place(model), batches, compute, advance=lambda done: advance(done, "")
         )
     return evaluation, card.classes
+
+
+_MEASURES: dict[str, tuple[Measure, int]] = {
+    DETECTOR: (evaluate_detector, DETECTOR_BATCH_SIZE),
+    SEGMENTER: (evaluate_segmenter, SEGMENTER_BATCH_SIZE),
+}
+"""How a kind of checkpoint is measured, and how many images at a time; all others are classifiers.
+"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
@@ -35,3 +35,6 @@ class Job(Generic[BatchT, ResultT]):
     cost: Cost
     load: Callable[[Path], nn.Module]
     """A checkpoint's model."""
+    heads: Sequence[nn.Module] = ()
+    """Parts of the model that learn at ``head_lr`` times the rate of the rest."""
+    head_lr: float = 1.0

@@ -7,7 +7,7 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,6 +53,7 @@ class Trainer(Generic[BatchT, ResultT]):
         card: what the checkpoints say of themselves; metrics are filled in here.
         compute: device, precision and memory layout.
         reporter: what the person sees.
+        heads: parts of the model that learn at ``head_lr`` times the rate of the rest.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Trainer(Generic[BatchT, ResultT]):
         card: ModelCard,
         compute: Compute,
         reporter: Reporter,
+        heads: Sequence[nn.Module] = (),
+        head_lr: float = 1.0,
     ) -> None:
         self.model, self.task, self.recipe, self.loaders = model, task, recipe, loaders
         self.called = spread(model)
         self.run, self.card, self.compute, self.reporter = run, card, compute, reporter
         self.optimizer = torch.optim.SGD(
-            parameter_groups(model, recipe.weight_decay),
+            parameter_groups(model, recipe.weight_decay, heads, head_lr),
             lr=recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov and recipe.momentum > 0,
@@ -231,7 +234,7 @@ class Trainer(Generic[BatchT, ResultT]):
     def _move_weights(self) -> None:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group["rate"]
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
@@ -255,6 +258,7 @@ class Trainer(Generic[BatchT, ResultT]):
             warmup=min(warmup, round(total / 2)),
             total=total,
             milestones=recipe.milestones if recipe.schedule == "step" else None,
+            power=recipe.power if recipe.schedule == "poly" else None,
         )
 
     @property

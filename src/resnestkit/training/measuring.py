@@ -12,7 +12,6 @@ from resnestkit.data.sources import TrainedOn
 from resnestkit.errors import UserError
 from resnestkit.progress import Reporter
 from resnestkit.training.recipe import Precision
-from resnestkit.values import is_a
 from resnestkit.weights.checkpoint import ModelCard
 
 
@@ -27,7 +26,10 @@ class Asked:
     precision: Precision
     device: str
     skip_unreadable: bool
-    results: Path | None
+    results: Path | None = None
+    scales: tuple[float, ...] | None = None
+    flip: bool | None = None
+    windows: int | None = None
 
     def origin(self, trained: TrainedOn) -> str:
         """Where the images are. Raises UserError if neither the user nor the card says it."""
@@ -42,14 +44,7 @@ class Asked:
 
 def trained_on(card: ModelCard) -> TrainedOn:
     """What the card says of the data, which is nothing for a model that was not trained here."""
-    data = card.data
-    held_out, seed = data.get("held_out"), data.get("seed")
-    return TrainedOn(
-        origin=str(data.get("origin", "")),
-        fingerprint=str(data.get("fingerprint", "")),
-        held_out=held_out if is_a(held_out, float) else None,
-        seed=seed if isinstance(seed, int) else 0,
-    )
+    return TrainedOn.recall(card.data)
 
 
 def read_all(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,9 @@ CUDA_WORKSPACE = 2**26
 """A guess: it was never measured."""
 
 _MAPPED = 32 * 2**20
+
+Loss = Callable[[Any], Tensor]
+"""A number to learn from, of what a model gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ def estimate_step(
     momentum: bool = True,
     average: bool = False,
     accumulate: bool = False,
+    loss: Loss | None = None,
 ) -> StepMemory:
     """The memory of training steps.
 
@@ -116,12 +120,13 @@ def estimate_step(
         momentum: the optimiser keeps one.
         average: a moving average is kept.
         accumulate: gradients lie there while the next forward pass runs.
+        loss: of what the model gives; None is a classifier's.
     """
     model.to(memory_format=compute.layout)
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     sizes = {name: tensor.nbytes for name, tensor in model.state_dict().items()}
     weights, gradients = sum(sizes.values()), sum(sizes[name] for name in trained)
-    small, large = _measure(model, compute, images, trained)
+    small, large = _measure(model, compute, images, trained, loss or _classify)
     held = gradients if accumulate else 0
     on_cpu = compute.device.type == "cpu"
     slack = round((CPU_SLACK - 1) * small) if on_cpu else CUDA_WORKSPACE
@@ -134,8 +139,17 @@ def estimate_step(
     )
 
 
+def _classify(logits: Tensor) -> Tensor:
+    labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    return F.cross_entropy(logits.float(), labels)
+
+
 def _measure(
-    model: nn.Module, compute: Compute, images: tuple[int, int, int, int], trained: set[str]
+    model: nn.Module,
+    compute: Compute,
+    images: tuple[int, int, int, int],
+    trained: set[str],
+    loss: Loss,
 ) -> tuple[int, int]:
     """Bytes in small and large blocks at the peak of one forward and backward pass."""
     # Bare shapes: a meta tensor must not meet fake ones.
@@ -149,7 +163,7 @@ def _measure(
         }
         meter = _Meter({tensor.untyped_storage()._cdata for tensor in state.values()})
         with meter:
-            _step(model, state, compute, images)
+            _step(model, state, compute, images, loss)
     return meter.peak
 
 
@@ -158,13 +172,13 @@ def _step(
     state: Mapping[str, Tensor],
     compute: Compute,
     images: tuple[int, int, int, int],
+    loss: Loss,
 ) -> None:
     raw = torch.empty(images, dtype=torch.uint8, device=compute.device)
     pixels = raw.to(memory_format=compute.layout).float()
     with compute.autocast():
-        logits = torch.func.functional_call(model, dict(state), (pixels,))
-    labels = torch.zeros(images[0], dtype=torch.long, device=compute.device)
-    torch.autograd.backward(F.cross_entropy(logits.float(), labels))
+        outputs = torch.func.functional_call(model, dict(state), (pixels,))
+    torch.autograd.backward(loss(outputs))
 
 
 def free_memory(device: torch.device) -> int | None:

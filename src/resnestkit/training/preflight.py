@@ -44,7 +44,7 @@ class Patient(ABC):
     """What is to be trained, on what, by what."""
 
     things: ClassVar[str]
-    """What is counted by class: images, or objects in them."""
+    """What is counted by class: images, or objects or pixels in them."""
 
     source: Source
     checked: dict[str, Checked]
@@ -88,6 +88,11 @@ class Patient(ABC):
         """What two images that show the same should agree in."""
 
     @property
+    def few(self) -> str:
+        """What to do about classes of which there is little; nothing says to add some."""
+        return ""
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Numbers that only this task has, for JSON."""
         return {}
@@ -102,7 +107,7 @@ class Patient(ABC):
         """Things of each class to train on."""
         counts = self.counts["train"]
         named = {name: counts[label] for label, name in enumerate(self.source.classes)}
-        return doctor.Balance(named, self.things)
+        return doctor.Balance(named, self.things, self.few)
 
     @cached_property
     def looks(self) -> Sequence[Look]:

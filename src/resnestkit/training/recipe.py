@@ -22,12 +22,14 @@ import resnestkit.recipes
 from resnestkit.errors import UserError, nearest
 from resnestkit.models.spec import NormPolicy
 from resnestkit.preprocessing import AutoPolicy, ChannelOrder, Crop, Interpolation
+from resnestkit.segmentation.spec import Kind as SegmenterKind
 from resnestkit.values import describe_type, is_a
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Schedule = Literal["cosine", "step"]
+Schedule = Literal["cosine", "step", "poly"]
 DetectorKind = Literal["faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn", "retinanet"]
 DetectorSettings = Literal["paper", "torchvision", "light"]
+ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,11 @@ class BaseRecipe:
     warmup_steps: int | None = None
     """Steps in which it rises, instead of epochs; at most half of all."""
     schedule: Schedule = "cosine"
-    """How the rate falls: along a cosine to 0, or to a tenth at every milestone."""
+    """How the rate falls: along a cosine to 0, to a tenth at every milestone, or by a power."""
     milestones: tuple[float, ...] = (2 / 3, 8 / 9)
     """Shares of the training after which the rate of --schedule step falls."""
+    power: float = 0.9
+    """Of --schedule poly: the rate is the share of the training that is left, to this power."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
@@ -104,7 +108,8 @@ class BaseRecipe:
     channels_last: bool = True
     """Keep maps in channels_last order, which is quicker nearly everywhere."""
     kernels: bool | None = None
-    """Norms and attention by our own kernels, compiled for this CPU; None: where they can be."""
+    """Norms, attention and RoIAlign by our own kernels, compiled for this CPU; None: where they can
+    be."""
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, ..."""
     workers: int | None = None
@@ -187,7 +192,7 @@ class DetectionRecipe(BaseRecipe):
     kind: DetectorKind = "faster_rcnn"
     """Detector: faster_rcnn, mask_rcnn, cascade_rcnn, cascade_mask_rcnn or retinanet."""
     settings: DetectorSettings = "paper"
-    """Whose heads and losses: the paper's (Detectron2's), torchvision's, or light ones for a CPU."""
+    """Heads and losses: the paper's (Detectron2's), torchvision's, or light ones for a CPU."""
     head_norm: Literal["batch", "sync", "frozen", "group", "none"] | None = None
     """Norms of pyramid and heads; none is the norm policy's, or what the weights had."""
     fpn_channels: int = 256
@@ -201,7 +206,7 @@ class DetectionRecipe(BaseRecipe):
     warmup_steps: int | None = 1000
     """Steps in which the learning rate rises from 0; at most half of all."""
     schedule: Schedule = "step"
-    """How the rate falls: along a cosine to 0, or to a tenth at every milestone."""
+    """How the rate falls: along a cosine to 0, to a tenth at every milestone, or by a power."""
     nesterov: bool = False
     """Nesterov's form of the momentum."""
     short_sides: tuple[int, ...] = (640, 800)
@@ -216,12 +221,81 @@ class DetectionRecipe(BaseRecipe):
     """Least share of height and width that a random crop keeps; 0 crops nothing (3x: 0.9)."""
 
 
-RECIPES: dict[str, type[BaseRecipe]] = {kind.task: kind for kind in (Recipe, DetectionRecipe)}
+@dataclass(frozen=True, slots=True)
+class SegmentationRecipe(BaseRecipe):
+    """How to train a segmenter. Defaults are the authors' for ADE20K (PyTorch-Encoding, ac74841).
+
+    That is 16 images a step, a rate of 0.01 for the net and ten times that for what is new, which
+    fall by the power 0.9, and no warm-up.
+    """
+
+    task: ClassVar[str] = "segmentation"
+
+    kind: SegmenterKind = "deeplabv3"
+    """Decoder: deeplabv3, deeplabv3plus, fcn, pspnet, upernet, fpn or unet."""
+    settings: Literal["paper", "light"] | None = None
+    """How large its heads are: the paper's, or light ones for a CPU; none is as the weights of a
+    whole segmenter have them, else the paper's."""
+    output_stride: Literal[8, 16, 32] | None = None
+    """Image pixels per pixel of the net's last stage; none is the decoder's own."""
+    head_norm: NormPolicy | None = None
+    """Norms of the decoder; none is the norm policy's, or what the weights had."""
+    auxiliary: float = 0.2
+    """Weight of the auxiliary head's loss, where the decoder has one; 0 trains none."""
+    head_lr: float = 10.0
+    """Learning rate of all but the net, as a multiple."""
+    class_weights: ClassWeights = "none"
+    """Of each class in the loss: none, balanced (rare ones weigh more), or a number for each."""
+
+    epochs: int = 120
+    """Passes over the training images."""
+    batch_size: int = 16
+    """Images per forward pass."""
+    lr: float = 0.16
+    """Peak learning rate per 256 images; it is scaled with the batch (0.01 for 16)."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises from 0; at most half of all."""
+    schedule: Schedule = "poly"
+    """How the rate falls: along a cosine to 0, to a tenth at every milestone, or by a power."""
+    nesterov: bool = False
+    """Nesterov's form of the momentum."""
+
+    base_side: int = 520
+    """Pixels of a training image's longer side, before --scale."""
+    scale: tuple[float, ...] = (0.5, 2.0)
+    """Ends of the range of multiples of --base-side, one of which is drawn for each image."""
+    crop_size: int = 480
+    """Side of the square that is cut out of it, padded where the image is smaller."""
+    test_side: int | None = None
+    """Pixels of the longer side in evaluation; none takes images as they are."""
+    test_scales: tuple[float, ...] = (1.0,)
+    """Sizes at which an evaluation looks at an image, as multiples."""
+    test_flip: bool = False
+    """Whether an evaluation looks at it mirrored too."""
+    test_window: int | None = None
+    """Side of the windows by which an evaluation looks at it; none looks at all of it at once."""
+
+
+RECIPES: dict[str, type[BaseRecipe]] = {
+    kind.task: kind for kind in (Recipe, DetectionRecipe, SegmentationRecipe)
+}
 """By task."""
 
 
 def _rises(shares: tuple[float, ...]) -> bool:
     return list(shares) == sorted(shares) and all(0 < share < 1 for share in shares)
+
+
+def _is_range(ends: tuple[float, ...]) -> bool:
+    return len(ends) == 2 and 0 < ends[0] <= ends[1]
+
+
+def _weighs(weights: tuple[float, ...]) -> bool:
+    return bool(weights) and min(weights) >= 0 and max(weights) > 0
+
+
+def _are_scales(scales: tuple[float, ...]) -> bool:
+    return bool(scales) and all(1 / 16 <= scale <= 16 for scale in scales)
 
 
 _BOUNDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
@@ -234,7 +308,13 @@ _BOUNDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ("0 or more", lambda v: v >= 0, ("warmup_steps", "precise_norm")),
     ("shares from 0 to 1, rising", _rises, ("milestones",)),
     ("one or more sides of 1 pixel or more", lambda v: v and min(v) >= 1, ("short_sides",)),
-    ("1 or more", lambda v: v >= 1, ("test_side", "max_side", "fpn_channels")),
+    ("1 or more", lambda v: v >= 1, ("test_side", "max_side", "fpn_channels", "base_side")),
+    ("8 or more", lambda v: v >= 8, ("crop_size", "test_window")),
+    ("two numbers above 0, rising", _is_range, ("scale",)),
+    ("numbers of 0 or more, one above 0", _weighs, ("class_weights",)),
+    ("one or more, from 1/16 to 16", _are_scales, ("test_scales",)),
+    ("more than 0", lambda v: v > 0, ("power", "head_lr")),
+    ("0 or more", lambda v: v >= 0, ("auxiliary",)),
     ("at least 0, below 1", lambda v: 0 <= v < 1, ("crop",)),
     ("from 0 to 30", lambda v: 0 <= v <= 30, ("rand_magnitude",)),
     ("from 0 to 1", lambda v: 0 <= v <= 1, ("jitter", "erase")),
@@ -392,7 +472,7 @@ def _from_module(module: types.ModuleType, origin: str) -> BaseRecipe:
         raise UserError(f"The recipe {origin} fails: {type(error).__name__}: {error}") from error
     if not isinstance(made, BaseRecipe):
         raise UserError(
-            f"The recipe {origin} needs a function recipe() that returns a Recipe or a "
-            "DetectionRecipe."
+            f"The recipe {origin} needs a function recipe() that returns a Recipe, a "
+            "DetectionRecipe or a SegmentationRecipe."
         )
     return made

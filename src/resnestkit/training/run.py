@@ -10,7 +10,7 @@ state-1...          the states before it, in case it is damaged
 evaluation.json     the best model on the validation images
 curves.png          loss, accuracy, learning rate and speed over the epochs
 confusion.png       true class against predicted class; of a detector precision_recall.png and
-                    examples.png
+                    examples.png instead, of a segmenter classes.png, worst.png and examples.png too
 report.html         all of it on one page that needs no other file; it grows with the run
 tensorboard/        the numbers of every epoch, with --tensorboard
 ==================  ==========================================================================

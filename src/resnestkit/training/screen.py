@@ -49,7 +49,7 @@ def _data_lines(checkup: Checkup) -> list[tuple[str, str]]:
     for split, one in patient.checked.items():
         bad = f", {len(one.unreadable)} unreadable" if one.unreadable else ""
         total = patient.counts[split].total()
-        boxed = f", {total} {patient.things}" if patient.things != "images" else ""
+        boxed = f", {total:,} {patient.things}" if patient.things != "images" else ""
         lines.append((split, f"{_describe(describe_shapes(one.looks))}{boxed}{bad}"))
     mean, std = patient.colours
     lines.append(("classes", _describe_classes(checkup)))
@@ -71,7 +71,7 @@ def _describe(shape: Shape) -> str:
 
 def _describe_classes(checkup: Checkup) -> str:
     balance = checkup.patient.balance
-    named = ", ".join(f"{name} ({balance.counts[name]})" for name in balance.smallest)
+    named = ", ".join(f"{name} ({balance.counts[name]:,})" for name in balance.smallest)
     words = f"{len(balance.counts)}; the largest is {balance.ratio:.1f} times the smallest"
     return f"{words}; fewest of {named}" if balance.ratio > 1.2 else words
 
@@ -129,7 +129,7 @@ def _class_table(checkup: Checkup) -> Table:
     table = Table("class", *checkup.patient.counts, "", box=None, pad_edge=False)
     most = max(counts[0].values(), default=1)
     for label in shown:
-        numbers = [str(count[label]) for count in counts]
+        numbers = [f"{count[label]:,}" for count in counts]
         table.add_row(source.classes[label], *numbers, Bar(most, 0, counts[0][label], width=24))
     return table
 

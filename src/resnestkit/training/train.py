@@ -24,8 +24,9 @@ from resnestkit.training.job import Job
 from resnestkit.training.live import LiveReport
 from resnestkit.training.loop import Trainer
 from resnestkit.training.observers import Observer, Observers
-from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe
+from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe, SegmentationRecipe
 from resnestkit.training.run import RunFolder
+from resnestkit.training.segmentation import prepare_segmentation
 from resnestkit.training.tensorboard import Board, require_tensorboard
 from resnestkit.weights.checkpoint import current_versions
 
@@ -37,10 +38,11 @@ class TrainResult:
     run: RunFolder
     evaluation: Any
     """The best model on the validation images, in float32. The epoch was chosen on these images.
-    An `Evaluation` of a classifier, a `DetectionEvaluation` of a detector."""
+    An `Evaluation` of a classifier, a `DetectionEvaluation` of a detector, a
+    `SegmentationEvaluation` of a segmenter."""
     best_epoch: int
     last_score: float
-    """Score (accuracy, or AP) of the last epoch, for which nothing was chosen."""
+    """Score (accuracy, AP or mIoU) of the last epoch, for which nothing was chosen."""
     cost: Cost
     """Parameters, and multiply-adds at the size evaluated with."""
     images_per_second: float
@@ -57,8 +59,10 @@ def train(
     """Train, evaluate and report. Under torchrun, every process calls this and gets the result.
 
     Args:
-        data: "digits", or a folder of images by class; "shapes", or a COCO folder, for a detector.
-        recipe: every setting; its kind, `Recipe` or `DetectionRecipe`, says what is trained.
+        data: "digits", or a folder of images by class; "shapes", or a COCO folder, for a detector;
+            "scenes", or a folder of images and masks, for a segmenter.
+        recipe: every setting; its kind, `Recipe`, `DetectionRecipe` or `SegmentationRecipe`, says
+            what is trained.
         output: the run folder to make; None is runs/<net>-<time>.
         reporter: where progress goes; None prints to standard output.
 
@@ -148,8 +152,9 @@ def _train(
         torch.manual_seed(mix_seed(recipe.seed, rank()))  # each drops and mixes its own
     reporter.say(f"run         {run.path}")
     trainer = Trainer(
-        job.model, job.task, job.recipe, job.loaders, run, job.card, compute, reporter
-    )
+        job.model, job.task, job.recipe, job.loaders, run, job.card, compute, reporter,
+        job.heads, job.head_lr,
+    )  # fmt: skip
     if not starts:
         trainer.resume()
     advice = f"Halve --batch-size {recipe.batch_size}, and double --accumulate to make up for it."
@@ -178,5 +183,7 @@ def _prepare(
 ) -> Job[Any, Any]:
     if isinstance(recipe, DetectionRecipe):
         return prepare_detection(data, recipe, compute, reporter)
+    if isinstance(recipe, SegmentationRecipe):
+        return prepare_segmentation(data, recipe, compute, reporter)
     assert isinstance(recipe, Recipe)
     return prepare_classification(data, recipe, compute, reporter, load=load)

@@ -1,0 +1,28 @@
+"""CamVid's streets at half resolution on a CPU, from scratch: DeepLabV3 on ResNeSt-14.
+
+Command:  resnestkit train --recipe camvid_cpu --data camvid
+Expected: not measured yet.
+"""
+
+from resnestkit.training.recipe import SegmentationRecipe
+
+
+def recipe() -> SegmentationRecipe:
+    """Light heads at output stride 16; net and heads learn alike, for both are new."""
+    return SegmentationRecipe(
+        kind="deeplabv3",
+        settings="light",
+        model="resnest14",
+        output_stride=16,
+        epochs=60,
+        batch_size=8,
+        lr=1.6,
+        head_lr=1,
+        warmup_epochs=2,
+        class_weights="balanced",
+        jitter=0.2,
+        base_side=240,
+        scale=(0.75, 2.0),
+        crop_size=176,
+        test_side=240,
+    )
