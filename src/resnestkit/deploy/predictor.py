@@ -1,67 +1,60 @@
-"""A checkpoint that answers: images in, classes out."""
+"""A trained classifier that answers, whatever runs it: images in, classes out.
+
+Imports without torch: so do the files for OpenVINO and ONNX Runtime that it opens.
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-import torch
-from jaxtyping import UInt8
-from torch import Tensor
-
-from resnestkit.compute import choose_device
-from resnestkit.data.images import UnreadableImage, is_image_file, read_image
-from resnestkit.data.sources import find_images
-from resnestkit.data.transforms import EvaluationTransform, normalise
+from resnestkit.data.decoding import UnreadableImage
+from resnestkit.data.files import find_images, is_image_file
 from resnestkit.errors import UserError
-from resnestkit.factory import load_model
+from resnestkit.runtime.classifier import Classifier, ExportedClassifier, Guess, Prediction, rank
+from resnestkit.runtime.loading import SUFFIXES
+from resnestkit.runtime.session import Choice
 
+__all__ = ["Guess", "Prediction", "Predictor", "collect_images", "open_classifier", "read_each"]
 
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """A class and how sure the net is of it."""
-
-    label: str
-    score: float
-    """Softmax, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The best guesses for one image, the best first."""
-
-    image: str
-    guesses: tuple[Guess, ...]
-
-    @property
-    def label(self) -> str:
-        """The best guess's class."""
-        return self.guesses[0].label
-
-    @property
-    def score(self) -> float:
-        """The best guess's score."""
-        return self.guesses[0].score
+ImageT = TypeVar("ImageT")
 
 
 class Predictor:
-    """Classifies images with a checkpoint that `resnestkit train` wrote.
+    """Classifies images with a checkpoint that `resnestkit train` wrote, or what was made of it.
 
     Preprocessing and class names come from the file.
 
     >>> predictor = Predictor("runs/mine/best.safetensors")  # doctest: +SKIP
     >>> predictor.predict(["cat.jpg"])[0].label  # doctest: +SKIP
     'cat'
+
+    Args:
+        model: a .safetensors of `resnestkit train`, or the .xml (OpenVINO), .onnx (ONNX Runtime) or
+            .pt2 (torch.export) that `resnestkit export` and `resnestkit quantise` made of one. An
+            .xml or .onnx needs no torch.
+        device: where a checkpoint computes: "auto", "cpu", "cuda", ...; exported files compute on
+            the processor.
+        threads: how many at most; None is as many as the runtime takes by itself. Torch's, for
+            a .safetensors or .pt2, are the whole process's.
+        precision: "float32", "bfloat16", or "auto", whichever is quicker here; None is what an
+            exported file remembers, and else float32.
+
+    Raises:
+        UserError: the file holds no trained classifier, or cannot be run so here.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
-        self.model, self.card = load_model(checkpoint)
-        self.model.require_head(str(checkpoint))
-        self.device = choose_device(device)
-        self.model.to(self.device)
-        self._transform = EvaluationTransform(self.card.preprocessing)
+    def __init__(
+        self,
+        model: str | Path,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: Choice | None = None,
+    ) -> None:
+        self.classifier = open_classifier(model, device, threads, precision)
+        self.card = self.classifier.card
 
     def predict(self, paths: Iterable[str | Path], top: int = 5) -> list[Prediction]:
         """The ``top`` best guesses for each image file, in the files' order.
@@ -82,33 +75,48 @@ class Predictor:
         Images that cannot be read are appended to ``unreadable`` and left out, if it is given.
         """
         names: list[str] = []
-        images: list[Tensor] = []
-        for name, image in read_images(paths, self.card.preprocessing.channels, unreadable):
+        images: list[Any] = []
+        for name, image in read_each(paths, self.classifier.read, unreadable):
             names.append(name)
-            images.append(self._transform(image))
+            images.append(image)
             if len(images) == batch_size:
                 yield from self._classify(names, images, top)
                 names, images = [], []
         if images:
             yield from self._classify(names, images, top)
 
-    @torch.inference_mode()
     def _classify(
-        self, names: Sequence[str], images: Sequence[Tensor], top: int
+        self, names: Sequence[str], images: Sequence[Any], top: int
     ) -> Iterator[Prediction]:
-        batch = normalise(torch.stack(list(images)).to(self.device), self.card.preprocessing)
-        scores = self.model(batch).softmax(1).cpu()
-        best, indices = scores.topk(min(top, len(self.card.classes)))
-        for name, row, places in zip(names, best.tolist(), indices.tolist(), strict=True):
-            guesses = (
-                Guess(self.card.classes[i], score) for i, score in zip(places, row, strict=True)
+        best = rank(self.classifier.logits(images), self.classifier.classes, top)
+        for name, guesses in zip(names, best, strict=True):
+            yield Prediction(name, guesses)
+
+
+def open_classifier(
+    model: str | Path,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: Choice | None = None,
+) -> Classifier[Any]:
+    """What runs a file, as `Predictor` says. Raises UserError likewise."""
+    path = Path(model)
+    if path.suffix.lower() in SUFFIXES:
+        if device not in {"auto", "cpu"}:
+            raise UserError(
+                f"{path} computes on the processor; --device {device} is for checkpoints."
             )
-            yield Prediction(name, tuple(guesses))
+        return ExportedClassifier(path, threads, precision)
+    from resnestkit.deploy.torch_classifier import TorchClassifier  # noqa: PLC0415  (torch loads)
+
+    return TorchClassifier(path, device, threads, precision)
 
 
-def read_images(
-    paths: Iterable[str | Path], channels: int, unreadable: list[UnreadableImage] | None = None
-) -> Iterator[tuple[str, UInt8[Tensor, "c h w"]]]:
+def read_each(
+    paths: Iterable[str | Path],
+    read: Callable[[Path], ImageT],
+    unreadable: list[UnreadableImage] | None = None,
+) -> Iterator[tuple[str, ImageT]]:
     """The images with their names, one at a time.
 
     Those that cannot be read are appended to ``unreadable`` and left out, if it is given.
@@ -116,13 +124,15 @@ def read_images(
     """
     for path in paths:
         try:
-            image = read_image(Path(path), channels)
+            image = read(Path(path))
         except UnreadableImage as error:
             if unreadable is None:
                 raise
             unreadable.append(error)
             continue
         yield str(path), image
+        # Nobody holds it while the next is read.
+        del image
 
 
 def collect_images(patterns: Sequence[str]) -> list[Path]:

@@ -1,0 +1,100 @@
+"""Classes for images by torch: checkpoints, and programs of torch.export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnestkit.compute import choose_compute
+from resnestkit.data.images import read_image
+from resnestkit.data.transforms import EvaluationTransform, normalise
+from resnestkit.deploy.exporters import find_exporter
+from resnestkit.errors import UserError
+from resnestkit.factory import load_model
+from resnestkit.runtime.card import DeployCard
+from resnestkit.runtime.classifier import Classifier, read_classifier_card, run_in_batches
+from resnestkit.runtime.session import Choice
+from resnestkit.weights.checkpoint import ModelCard
+
+Run = Callable[[Float[Tensor, "b c s s"]], Float32[NDArray[np.float32], "b k"]]
+"""Normalised images in, logits out."""
+
+
+class TorchClassifier(Classifier[UInt8[Tensor, "c s s"]]):
+    """A .safetensors that `resnestkit train` wrote, or a .pt2 that `resnestkit export` did.
+
+    Args:
+        path: the file.
+        device: where a checkpoint computes: "auto", "cpu", "cuda", ...
+        threads: how many at most, from now on and in the whole process; None leaves them.
+        precision: of a checkpoint; None is float32.
+
+    Raises:
+        UserError: the file holds no trained classifier, or it cannot compute so here.
+    """
+
+    card: ModelCard | DeployCard
+
+    def __init__(
+        self,
+        path: Path,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: Choice | None = None,
+    ) -> None:
+        if threads is not None:
+            if threads < 1:
+                raise UserError(f"--threads is {threads}; it must be 1 or more.")
+            torch.set_num_threads(threads)
+        if path.suffix.lower() == ".pt2":
+            self.card, self._run = _open_program(path, device, precision)
+        else:
+            self.card, self._run = _open_checkpoint(path, device, precision or "float32")
+        self.classes, self.preprocessing = self.card.classes, self.card.preprocessing
+        self._transform = EvaluationTransform(self.preprocessing)
+
+    def read(self, path: Path) -> UInt8[Tensor, "c s s"]:
+        """As `Classifier.read`."""
+        return self._transform(read_image(path, self.preprocessing.channels))
+
+    def logits(
+        self, images: Sequence[UInt8[Tensor, "c s s"]]
+    ) -> Float32[NDArray[np.float32], "b k"]:
+        """As `Classifier.logits`."""
+        return self._run(normalise(torch.stack(list(images)), self.preprocessing))
+
+
+def _open_checkpoint(path: Path, device: str, precision: Choice) -> tuple[ModelCard, Run]:
+    model, card = load_model(path)
+    model.require_head(str(path))
+    compute = choose_compute(device, precision)
+    compute.place(model)
+
+    def run(images: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode(), compute.autocast():
+            placed = images.to(compute.device, memory_format=compute.layout)
+            logits: NDArray[np.float32] = model(placed).float().cpu().numpy()
+            return logits
+
+    return card, run
+
+
+def _open_program(path: Path, device: str, precision: Choice | None) -> tuple[DeployCard, Run]:
+    card = read_classifier_card(path)
+    if device not in {"auto", "cpu"} or precision == "bfloat16":
+        raise UserError(
+            f"{path} computes in float32 on the processor; give the checkpoint that it was made of "
+            "for another device or precision."
+        )
+    program = find_exporter(card.format).open_file(path, torch.get_num_threads())
+
+    def run(images: Tensor) -> NDArray[np.float32]:
+        return run_in_batches(lambda one: program(one)[0], images.numpy(), card.input.batch)
+
+    return card, run

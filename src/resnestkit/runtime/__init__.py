@@ -1,0 +1,1 @@
+"""What runs exported models without torch: NumPy and Pillow, and OpenVINO or ONNX Runtime."""
