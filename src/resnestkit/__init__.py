@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resnestkit.deploy.detection_predictor import DetectionPredictor, Detections
     from resnestkit.deploy.predictor import Prediction, Predictor
+    from resnestkit.deploy.segmentation_predictor import Segmentation, SegmentationPredictor
     from resnestkit.detection.compiled import compile_detector
     from resnestkit.detectors import create_detector, load_detector, save_detector
     from resnestkit.errors import UserError
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
     from resnestkit.models.zoo import list_models
     from resnestkit.plugins.hub import fetch_from_hub, from_hub, push_to_hub
     from resnestkit.plugins.timm_registry import register_with_timm
+    from resnestkit.segmenters import create_segmenter, load_segmenter, save_segmenter
     from resnestkit.training.evaluate import evaluate
-    from resnestkit.training.recipe import DetectionRecipe, Recipe, load_recipe
+    from resnestkit.training.recipe import (
+        DetectionRecipe,
+        Recipe,
+        SegmentationRecipe,
+        load_recipe,
+    )
     from resnestkit.training.train import TrainResult, resume, train
 
 __version__ = "0.1.0"
@@ -34,11 +41,15 @@ _HOMES = {
     "Predictor": "deploy.predictor",
     "DetectionRecipe": "training.recipe",
     "Recipe": "training.recipe",
+    "Segmentation": "deploy.segmentation_predictor",
+    "SegmentationPredictor": "deploy.segmentation_predictor",
+    "SegmentationRecipe": "training.recipe",
     "TrainResult": "training.train",
     "UserError": "errors",
     "compile_detector": "detection.compiled",
     "create_detector": "detectors",
     "create_model": "factory",
+    "create_segmenter": "segmenters",
     "evaluate": "training.evaluate",
     "fetch_from_hub": "plugins.hub",
     "from_hub": "plugins.hub",
@@ -47,11 +58,13 @@ _HOMES = {
     "load_detector": "detectors",
     "load_model": "factory",
     "load_recipe": "training.recipe",
+    "load_segmenter": "segmenters",
     "push_to_hub": "plugins.hub",
     "register_with_timm": "plugins.timm_registry",
     "resume": "training.train",
     "save_detector": "detectors",
     "save_model": "factory",
+    "save_segmenter": "segmenters",
     "train": "training.train",
 }
 
@@ -63,11 +76,15 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Recipe",
+    "Segmentation",
+    "SegmentationPredictor",
+    "SegmentationRecipe",
     "TrainResult",
     "UserError",
     "compile_detector",
     "create_detector",
     "create_model",
+    "create_segmenter",
     "evaluate",
     "fetch_from_hub",
     "from_hub",
@@ -76,11 +93,13 @@ __all__ = [
     "load_detector",
     "load_model",
     "load_recipe",
+    "load_segmenter",
     "push_to_hub",
     "register_with_timm",
     "resume",
     "save_detector",
     "save_model",
+    "save_segmenter",
     "train",
 ]
 

@@ -14,13 +14,13 @@ DEFAULT_DATA = "digits"
 """Built-in data, which has a recipe of the same name."""
 
 
-Task = Literal["classification", "detection"]
+Task = Literal["classification", "detection", "segmentation"]
 RecipeT = TypeVar("RecipeT", bound=BaseRecipe)
 
 
 @dataclass(frozen=True)
 class TrainArguments(Generic[RecipeT]):
-    """Train a net on images by class, or a detector on images with boxes; or on the digits.
+    """Train a net on images by class, a detector on boxes, a segmenter on masks; or on the digits.
 
     Settings come from the defaults, then from --recipe, then from the other flags. The defaults
     shown here are those of the digits; with --data, --task or --recipe before --help, they are
@@ -30,7 +30,8 @@ class TrainArguments(Generic[RecipeT]):
     settings: Annotated[RecipeT, tyro.conf.arg(name="")]
     data: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
     """Images by class: train/ and val/ or test/, or a folder per class, or tar shards, or hf:NAME.
-    Images with boxes: annotations/ of COCO's form with images/, or "shapes"."""
+    Images with boxes: annotations/ of COCO's form with images/, or "shapes". Images with masks:
+    images/ and labels/, or as CamVid, ADE20K, Cityscapes or COCO panoptic have it, or "scenes"."""
     task: Task | None = None
     """What is learnt; none tells it from the data."""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
@@ -65,17 +66,19 @@ class DoctorArguments(Generic[RecipeT]):
 class EvaluateArguments:
     """Measure a checkpoint on labelled images; its own data are the default.
 
-    A classifier gives its accuracy, a detector COCO's twelve numbers and the precision per class.
+    A classifier gives its accuracy, a detector COCO's twelve numbers and the precision per class, a
+    segmenter its IoU per class, and by which protocol it was measured.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """A file that `resnestkit train` wrote."""
     data: Annotated[str | None, tyro.conf.Positional] = None
-    """Folder of images by class, or of COCO's form for a detector; or "digits", or "shapes"."""
+    """Folder of images by class, of COCO's form for a detector, or of images and masks for a
+    segmenter; or "digits", "shapes" or "scenes"."""
     split: Literal["train", "val", "test", "all"] | None = None
     """Which images; if not given, test, else val, else what was held out, else all."""
     batch_size: int | None = None
-    """Images per step; 128 if not given, 4 for a detector."""
+    """Images per step; 128 if not given, 4 for a detector or a segmenter."""
     precision: Precision = "float32"
     """Arithmetic of the forward pass."""
     device: str = "auto"
@@ -86,17 +89,27 @@ class EvaluateArguments:
     """Write all numbers to this file."""
     results: Path | None = None
     """Write a detector's boxes to this file in COCO's form; masks go to a second one beside it."""
+    scales: tuple[float, ...] | None = None
+    """Sizes at which a segmenter looks at an image, such as 0.5 0.75 1 1.25 1.5 1.75; if not given,
+    as the validation of its training did."""
+    flip: bool = False
+    """Let a segmenter look at each image mirrored too."""
+    windows: int | None = None
+    """Side of the windows by which a segmenter looks at an image, such as the training's crop; 0
+    for the whole image; if not given, as the validation of its training did."""
 
 
 @dataclass(frozen=True)
 class PredictArguments:
     """Say what is on images: files, folders (searched through) or globs.
 
-    A classifier names each image; a detector draws its objects on it.
+    A classifier names each image, a detector draws its objects on it, and a segmenter writes the
+    class of every pixel: an index mask, a coloured overlay and a legend.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A file that `resnestkit train` wrote."""
+    """A file that `resnestkit train` wrote; of a classifier also what `resnestkit export` or
+    `resnestkit quantise` made of it."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Image files, folders or globs."""
     top: int | None = None
@@ -104,13 +117,116 @@ class PredictArguments:
     score: float | None = None
     """Show a detector's objects from this score on; if not given, that of its best validation."""
     output: Path | None = None
-    """Folder for a detector's drawings; detections/ if not given."""
+    """Folder for a detector's drawings or a segmenter's masks; detections/ or segmentation/ if not
+    given."""
+    scales: tuple[float, ...] | None = None
+    """Sizes at which a segmenter looks at an image, as multiples; if not given, as the validation
+    of its training did."""
+    flip: bool = False
+    """Let a segmenter look at each image mirrored too."""
+    windows: int | None = None
+    """Side of the windows by which a segmenter looks at an image; 0 for the whole image; if not
+    given, as the validation of its training did."""
+    tile: int | None = None
+    """Side of the tiles into which a segmenter cuts images, in the pixels that the net sees; 0 for
+    none; if not given, large images alone are cut."""
+    max_megapixels: float | None = None
+    """Larger images are refused by a segmenter; 256 if not given."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, ..."""
+    threads: int | None = None
+    """A classifier's threads at most; as many as there are cores if not given."""
+    precision: Precision | None = None
+    """A classifier's arithmetic; auto measures which is quicker, and remembers it in an exported
+    file; if not given, what such a file remembers, and else float32."""
     json: Path | None = None
-    """Write the guesses to this file as JSON, or the objects in COCO's form of results."""
+    """Write the guesses, or a segmenter's shares of each class, to this file as JSON, or the
+    objects in COCO's form of results."""
     csv: Path | None = None
-    """Write the guesses or objects to this file as CSV, a line for each."""
+    """Write the guesses, objects or shares to this file as CSV, a line for each."""
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write a model for another runtime, compare the two on real images, and time both.
+
+    A file that differs from the model by more than rounding is not kept. What images it wants, its
+    classes and the table of the comparison travel inside it.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A classifier, a segmenter or a backbone of `resnestkit train` or `save_model`."""
+    to: Literal["onnx", "openvino", "torch", "aot"] = "openvino"
+    """ONNX; OpenVINO, the quickest on a CPU; a program of torch.export; or that program compiled
+    for this machine, which takes a C++ compiler."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File to write; beside the checkpoint if not given."""
+    size: tuple[int, ...] | None = None
+    """Side of the images, or height and width; what the checkpoint says if not given."""
+    static: bool = False
+    """Take images of that size alone, and one at a time, instead of any number of any size."""
+    batch: int | None = None
+    """With --static, take so many at a time."""
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Images to compare by; those of the checkpoint's own data if not given."""
+    json: Path | None = None
+    """Write all that the file says of itself to this file."""
+
+
+@dataclass(frozen=True)
+class BenchmarkArguments:
+    """Measure nets in the deploy form beside their peers, on this machine.
+
+    Everybody takes turns in the same rounds: timm as it comes, by torch.compile, and exported to
+    ONNX Runtime and OpenVINO; torchvision's ResNet-50; and plain products of matrices, whose rate
+    is the floor. Peers that are missing are left out with a line.
+    """
+
+    nets: Annotated[tuple[str, ...], tyro.conf.Positional] = ("resnest50",)
+    """Nets of the table, which get random weights, or checkpoints of classifiers."""
+    batch: tuple[int, ...] = (1, 16)
+    """Images of a call."""
+    size: int | None = None
+    """Side of the images; each net's own if not given."""
+    rounds: int = 20
+    """Calls of everybody that count."""
+    threads: int | None = None
+    """How many each may use; one for each core if not given."""
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN")] = ()
+    """Shell patterns of names to measure, such as '*int8' or '*OpenVINO*'; everybody if not
+    given."""
+    memory: bool = True
+    """Start a process for everybody, to see how much memory it takes."""
+    json: Path | None = None
+    """Write all numbers to this file, those of every call too."""
+    plot: Path | None = None
+    """Draw speed against cost, or against accuracy if all are checkpoints, to this PNG."""
+
+
+@dataclass(frozen=True)
+class QuantiseArguments:
+    """Write a classifier in int8, and measure on held-out images what that costs.
+
+    Training images tell the ranges of the maps. Layers that suffer stay in float32 until no more
+    than --max-drop of the accuracy is lost; if that cannot be met, nothing is written.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint, or what `resnestkit export` made of it: an .xml or .onnx."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Images by class, as for `resnestkit evaluate`; a checkpoint's own if not given."""
+    to: Literal["openvino", "onnx"] | None = None
+    """The runtime; an exported file's own, else openvino, if not given."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File to write; beside the model, with .int8 in its name, if not given."""
+    max_drop: float = 0.003
+    """Accuracy that may be lost: 0.003 is 0.3 points."""
+    images: int = 300
+    """How many training images to look at."""
+    split: Literal["train", "val", "test", "all"] | None = None
+    """Which images measure the cost; if not given, test, else val, else what was held out."""
+    json: Path | None = None
+    """Write all that the file says of itself to this file."""
 
 
 @dataclass(frozen=True)

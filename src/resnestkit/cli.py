@@ -16,23 +16,30 @@ import tyro
 from resnestkit import __version__
 from resnestkit.arguments import (
     DEFAULT_DATA,
+    BenchmarkArguments,
     CompareArguments,
     ConvertArguments,
     ConvertDataArguments,
     DoctorArguments,
     EvaluateArguments,
+    ExportArguments,
     InspectArguments,
     ModelsArguments,
     PredictArguments,
+    QuantiseArguments,
     TrainArguments,
 )
 from resnestkit.data.detection.layout import looks_like_detection
+from resnestkit.data.segmentation.layout import looks_like_segmentation
 from resnestkit.errors import UserError, nearest
 from resnestkit.models.zoo import TABLE, list_models
 from resnestkit.report.words import name_score
 from resnestkit.tables import (
+    benchmark_table,
+    check_table,
     columns,
     conversion_table,
+    cost_table,
     detection_csv,
     detection_evaluation_table,
     detection_table,
@@ -40,11 +47,16 @@ from resnestkit.tables import (
     net_table,
     prediction_csv,
     prediction_table,
+    segmentation_csv,
+    segmentation_evaluation_table,
+    segmentation_table,
 )
 from resnestkit.training.recipe import (
+    RECIPES,
     BaseRecipe,
     DetectionRecipe,
     Recipe,
+    SegmentationRecipe,
     load_recipe,
     recorded_data,
 )
@@ -93,6 +105,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     """Measure a checkpoint on labelled images."""
     parsed = _parse(EvaluateArguments, "evaluate", arguments)
     from resnestkit.tasks.detection_evaluation import DetectionEvaluation  # noqa: PLC0415  (torch)
+    from resnestkit.tasks.segmentation_evaluation import (  # noqa: PLC0415  (torch loads here)
+        SegmentationEvaluation,
+    )
     from resnestkit.training.evaluate import evaluate  # noqa: PLC0415  (torch loads here)
 
     evaluation, classes = evaluate(
@@ -104,9 +119,14 @@ def evaluate(arguments: Sequence[str]) -> int:
         device=parsed.device,
         skip_unreadable=parsed.skip_unreadable,
         results=parsed.results,
+        scales=parsed.scales,
+        flip=parsed.flip or None,
+        windows=parsed.windows,
     )
     if isinstance(evaluation, DetectionEvaluation):
         print(detection_evaluation_table(evaluation, classes))
+    elif isinstance(evaluation, SegmentationEvaluation):
+        print(segmentation_evaluation_table(evaluation, classes))
     else:
         print(evaluation_table(evaluation, classes))
     if parsed.json is not None:
@@ -119,36 +139,53 @@ def predict(arguments: Sequence[str]) -> int:
     parsed = _parse(PredictArguments, "predict", arguments)
     if not parsed.images:
         raise UserError("Give the images to look at after the checkpoint: files, folders or globs.")
-    from resnestkit.deploy.predictor import collect_images  # noqa: PLC0415  (torch loads here)
-    from resnestkit.weights.checkpoint import DETECTOR, read_kind  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.predictor import collect_images  # noqa: PLC0415  (slow to import)
 
-    detects = read_kind(parsed.checkpoint) == DETECTOR
-    _refuse_foreign_flags(parsed, detects=detects)
-    unreadable = (_detect if detects else _classify)(parsed, collect_images(parsed.images))
+    answers = {"detector": _detect, "segmenter": _segment}
+    kind = _kind_of(parsed.checkpoint)
+    _refuse_foreign_flags(parsed, kind if kind in answers else "classifier")
+    unreadable = answers.get(kind, _classify)(parsed, collect_images(parsed.images))
     for image in unreadable:
         print(f"resnestkit: cannot read {image}", file=sys.stderr)
     return 1 if unreadable else 0
 
 
-def _refuse_foreign_flags(parsed: PredictArguments, *, detects: bool) -> None:
-    if detects and parsed.top is not None:
-        raise UserError(f"--top is for classifiers, and {parsed.checkpoint} holds a detector.")
-    for name in ("score", "output"):
-        if not detects and getattr(parsed, name) is not None:
-            raise UserError(f"--{name} is for detectors, and {parsed.checkpoint} holds none.")
+def _kind_of(checkpoint: Path) -> str:
+    """What a checkpoint holds; nothing special of an exported file, whose kinds all are told."""
+    if checkpoint.suffix.lower() in {".xml", ".onnx", ".pt2"}:
+        return ""
+    from resnestkit.weights.checkpoint import read_kind  # noqa: PLC0415  (torch loads here)
+
+    return read_kind(checkpoint)
+
+
+def _refuse_foreign_flags(parsed: PredictArguments, kind: str) -> None:
+    """Raise UserError for a flag of another kind of model than the checkpoint holds."""
+    flags = {
+        "top": ("classifier",),
+        "score": ("detector",),
+        "output": ("detector", "segmenter"),
+        **dict.fromkeys(("threads", "precision"), ("classifier",)),
+        **dict.fromkeys(("scales", "flip", "windows", "tile", "max_megapixels"), ("segmenter",)),
+    }
+    for name, kinds in flags.items():
+        value = getattr(parsed, name)  # 0 is said too, and no False
+        if kind not in kinds and value is not None and value is not False:
+            flag, words = name.replace("_", "-"), " and ".join(f"{one}s" for one in kinds)
+            raise UserError(f"--{flag} is for {words}, and {parsed.checkpoint} holds a {kind}.")
 
 
 def _classify(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserError]:
     """Name each image; what could not be read comes back."""
-    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415  (torch loads here)
-    from resnestkit.deploy.predictor import Predictor  # noqa: PLC0415  (torch loads here)
+    from resnestkit.data.decoding import UnreadableImage  # noqa: PLC0415  (slow to import)
+    from resnestkit.deploy.predictor import Predictor  # noqa: PLC0415  (slow to import)
 
     top = 3 if parsed.top is None else parsed.top
     if top < 1:
         raise UserError(f"--top is {top}; it must be 1 or more.")
     unreadable: list[UnreadableImage] = []
-    found = Predictor(parsed.checkpoint, parsed.device).iterate(images, top, unreadable=unreadable)
-    predictions = list(found)
+    predictor = Predictor(parsed.checkpoint, parsed.device, parsed.threads, parsed.precision)
+    predictions = list(predictor.iterate(images, top, unreadable=unreadable))
     if predictions:
         print(prediction_table(predictions))
     if parsed.json is not None:
@@ -180,6 +217,103 @@ def _detect(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserEr
     if parsed.csv is not None:
         _write(parsed.csv, detection_csv(detections))
     return unreadable
+
+
+def _segment(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserError]:
+    """Write the class of every pixel of each image; what could not be read comes back."""
+    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415  (torch loads here)
+    from resnestkit.data.pictures import MOST_MEGAPIXELS  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.drawings import leave_out_drawings  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.overlays import MaskFolder  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.segmentation_predictor import (  # noqa: PLC0415  (torch loads here)
+        SegmentationPredictor,
+    )
+
+    images = leave_out_drawings(images)
+    predictor = SegmentationPredictor(
+        parsed.checkpoint,
+        parsed.device,
+        parsed.scales,
+        parsed.flip or None,
+        parsed.windows,
+        parsed.tile,
+        MOST_MEGAPIXELS if parsed.max_megapixels is None else parsed.max_megapixels,
+    )
+    folder = parsed.output or Path("segmentation")
+    written = MaskFolder(folder, images, predictor.card.classes, predictor.colours)
+    unreadable: list[UnreadableImage] = []
+    said = []
+    for one, picture in predictor.iterate(images, unreadable):
+        written.write(one.image, one.labels, picture)
+        said.append(one.to_dict())  # and not the mask, which may be large
+        del one, picture
+    if said:
+        print(segmentation_table(said))
+        print(f"\nprotocol    {predictor.protocol}\nmasks       {written.folder}")
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps(said, indent=2))
+    if parsed.csv is not None:
+        _write(parsed.csv, segmentation_csv(said))
+    return unreadable
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Write a model for another runtime, checked against PyTorch."""
+    parsed = _parse(ExportArguments, "export", arguments)
+    from resnestkit.deploy.export import export  # noqa: PLC0415  (torch loads here)
+
+    exported = export(
+        parsed.checkpoint,
+        parsed.to,
+        parsed.output,
+        size=parsed.size,
+        static=parsed.static,
+        batch=parsed.batch,
+        images=parsed.images,
+    )
+    print(f"{check_table(exported.card)}\nfile        {exported.path}")
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps(asdict(exported.card), indent=2))
+    return 0
+
+
+def benchmark(arguments: Sequence[str]) -> int:
+    """Measure nets where they are deployed, beside their peers, on this machine."""
+    parsed = _parse(BenchmarkArguments, "benchmark", arguments)
+    from resnestkit.bench.running import Settings, benchmark  # noqa: PLC0415  (torch loads here)
+    from resnestkit.progress import Reporter  # noqa: PLC0415  (torch loads here)
+
+    settings = Settings(parsed.batch, parsed.rounds, parsed.threads, parsed.only, parsed.memory)
+    result = benchmark(parsed.nets, settings, size=parsed.size, reporter=Reporter())
+    print(benchmark_table(result))
+    if parsed.json is not None:
+        _write(parsed.json, result.to_json())
+    if parsed.plot is not None:
+        from resnestkit.bench.plot import draw  # noqa: PLC0415  (matplotlib loads here)
+
+        _write_bytes(parsed.plot, draw(result))
+        print(f"\npicture     {parsed.plot}")
+    return 0
+
+
+def quantise(arguments: Sequence[str]) -> int:
+    """Write a classifier in int8, and measure what that costs."""
+    parsed = _parse(QuantiseArguments, "quantise", arguments)
+    from resnestkit.deploy.quantise import quantise  # noqa: PLC0415  (torch loads here)
+
+    quantised = quantise(
+        parsed.model,
+        parsed.data,
+        parsed.to,
+        parsed.output,
+        max_drop=parsed.max_drop,
+        images=parsed.images,
+        split=parsed.split,
+    )
+    print(f"{cost_table(quantised)}\nfile        {quantised.path}")
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps(asdict(quantised.card), indent=2))
+    return 0
 
 
 def models(arguments: Sequence[str]) -> int:
@@ -278,6 +412,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
+    "quantise": quantise,
+    "benchmark": benchmark,
     "compare": compare,
     "models": models,
     "weights": weights,
@@ -377,11 +514,10 @@ def _parse_train(arguments: Sequence[str]) -> TrainArguments[BaseRecipe]:
 def _parse_doctor(arguments: Sequence[str]) -> DoctorArguments[BaseRecipe]:
     """As for train; which data it is, and so which defaults, shows once the words are parsed."""
     name = _value_of("--recipe", arguments)
-    data = recorded_data(name) or next(
-        (w for w in arguments if looks_like_detection(w)), DEFAULT_DATA
-    )
+    words = (word for word in arguments if _tell_task(word) != Recipe.task)
+    data = recorded_data(name) or next(words, DEFAULT_DATA)
     settings = _default_settings(name, data, arguments)
-    if data == DEFAULT_DATA and name is None and not isinstance(settings, DetectionRecipe):
+    if data == DEFAULT_DATA and name is None and isinstance(settings, Recipe):
         settings = Recipe()
     kind: Any = DoctorArguments[type(settings)]  # type: ignore[misc]  # known when it runs
     defaults = DoctorArguments(settings, data=data)
@@ -403,9 +539,17 @@ def _default_settings(name: str | None, data: str, arguments: Sequence[str]) -> 
         if task not in {None, settings.task}:
             raise UserError(f"The recipe {name} is for {settings.task}, not for {task}.")
         return settings
-    if task == DetectionRecipe.task or (task is None and looks_like_detection(data)):
-        return DetectionRecipe()
+    told = task if task in RECIPES else _tell_task(data)
+    if told != Recipe.task:
+        return RECIPES[told]()
     return load_recipe(DEFAULT_DATA) if data == DEFAULT_DATA else Recipe()
+
+
+def _tell_task(data: str) -> str:
+    """What data is for, by the names of its files."""
+    if looks_like_segmentation(data):
+        return SegmentationRecipe.task
+    return DetectionRecipe.task if looks_like_detection(data) else Recipe.task
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
@@ -420,7 +564,11 @@ def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def _write(path: Path, text: str) -> None:
+    _write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
     try:
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        path.write_bytes(content)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
