@@ -1,7 +1,6 @@
 """From nothing to the first prediction: one process after the other, each from a file of its own.
 
 Every contender is a new Python process that imports what it needs, opens its model, prepares one
-Every contender is a new Python process that imports what it needs, opens its model, prepares one
 JPEG of 640 x 480 and prints the class: ours from the .xml, .onnx and .safetensors, and timm with
 torch from a state dict. All have the same random weights, and must print the same class. Rounds are
 interleaved, so that what else the machine does falls on all; the first round, which fills the cache

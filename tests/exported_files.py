@@ -28,15 +28,17 @@ def write_colour_net(
         path: the .onnx or .xml to write.
         batch: the only number of images it takes.
         dynamic: whether it takes other sizes than 16.
-        loud: of a fourth channel, which tells nothing, but which is so many times louder than the
-            others, so that 8 bits for all of them leave nothing of these.
+        loud: value of a fourth map, which tells nothing; where it is large, 8 bits for all maps
+            leave nothing of the others.
     """
     side = None if dynamic else SIZE
     shape = [batch or "batch", 3, side or "height", side or "width"]
     model = helper.make_model(
         helper.make_graph(
             [
-                helper.make_node("Conv", [IMAGES, "mean"], ["map"], "conv", pads=[1, 1, 1, 1]),
+                helper.make_node(
+                    "Conv", [IMAGES, "mean", "lift"], ["map"], "conv", pads=[1, 1, 1, 1]
+                ),
                 helper.make_node("Relu", ["map"], ["positive"], "relu"),
                 helper.make_node("GlobalAveragePool", ["positive"], ["pooled"], "pool"),
                 helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
@@ -81,10 +83,10 @@ def expected_logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _weights(loud: float) -> dict[str, NDArray[np.float32]]:
-    """Maps of blue, green and red, in the order of the classes, and one of all three."""
+    """Maps of blue, green and red, in the order of the classes, and a constant one."""
     mean = np.zeros((4, 3, 3, 3), np.float32)
     for place, channel in enumerate((2, 1, 0)):
         mean[place, channel] = 1 / 9
-    mean[3] = loud / 27
+    lift = np.array([0, 0, 0, loud], np.float32)
     head = np.eye(3, 4, dtype=np.float32)
-    return {"mean": mean, "head": head, "bias": np.zeros(3, np.float32)}
+    return {"mean": mean, "lift": lift, "head": head, "bias": np.zeros(3, np.float32)}

@@ -20,7 +20,7 @@ from resnestkit.models.zoo import TABLE, Net, find_net
 from resnestkit.runtime.loading import Run
 from resnestkit.weights.checkpoint import ModelCard
 
-_STATISTICS_SIDE, _STATISTICS_BATCH = 128, 4
+_STATISTICS_SIDE, _STATISTICS_BATCH, _LEAST_VARIANCE = 128, 4, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,8 @@ def settle(model: nn.Module, channels: int) -> None:
         model.train()(torch.randn(_STATISTICS_BATCH, channels, side, side, generator=generator))
     for norm in norms:
         norm.momentum = 0.1
+        # A gate sees so few values that some hardly differ: scaled up, they would be rounding.
+        norm.running_var.clamp_(min=_LEAST_VARIANCE)
     model.eval()
 
 

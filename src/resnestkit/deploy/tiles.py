@@ -5,11 +5,14 @@ scores of one fade into the other's over a short ramp; what lies beyond, near a 
 not used. So only the ramps wait for their neighbours: those of a row of tiles are the band of
 scores that is held, and all else becomes labels at once.
 
-A pixel is labelled as in the whole image where the net sees no farther than from the ramp to the
-tile's edge, (overlap - ramp) / 2 pixels. A net that pools over all that it sees (ResNeSt's and
-SE-Net's attention, the image pool of DeepLabV3 and DeepLabV3+, the pyramids of PSPNet and UPerNet,
-group norms) sees a tile where it would have seen the image; and corners aligned, as the authors of
-ResNeSt have them, stretch a tile's scores by up to half a stride at its edges.
+Where the net sees no farther than from the ramp to the tile's edge, (overlap - ramp) / 2 pixels,
+probabilities are those of the whole image to 1e-5 in float32, and labels the same unless two
+classes are as good as equal: so a U-Net on a ResNet. What pools over all that it sees (ResNeSt's
+and SE-Net's attention, the image pool of DeepLabV3 and DeepLabV3+, the pyramids of PSPNet and
+UPerNet, group norms, and so FPN's blocks) sees a tile where it would have seen the image, and comes
+near the whole as tiles grow. Logits that are resized are besides stretched: a tile's by up to half
+a stride at its edges where corners are aligned, as the authors of ResNeSt have them; the whole
+image's by up to a stride if its sides are no multiples of it.
 """
 
 from __future__ import annotations

@@ -40,13 +40,15 @@ def trace(model: nn.Module, form: InputForm) -> ExportedProgram:
     images = torch.zeros(count, form.channels, height, width, dtype=first.dtype)
     try:
         with torch.no_grad():
-            return torch.export.export(
+            program = torch.export.export(
                 model,
                 (images,),
                 dynamic_shapes=(_dynamic_shapes(form),),
                 # Rounding up, as average pools do, is a condition that no solver sees is true.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
+        _drop_assertions(program)
+        return program
     except torch._dynamo.exc.UserError as error:
         if not form.dynamic:
             raise
@@ -54,6 +56,19 @@ def trace(model: nn.Module, form: InputForm) -> ExportedProgram:
         raise UserError(
             f"This model cannot be exported for every size; give --static. ({reason})"
         ) from error
+
+
+def _drop_assertions(program: ExportedProgram) -> None:
+    """Take out what the tracer asserts of sizes because it held for the example.
+
+    torch 2.11 computes a pool's size by a branch on a remainder, which changes nothing, but would
+    bind a program to odd sizes or to even ones. Whether all sizes are right, the check says.
+    """
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
 
 
 def _round_up(side: int, form: InputForm) -> int:
