@@ -47,11 +47,11 @@ def make_subject(word: str, size: int | None) -> Subject:
 
     Raises UserError if it is neither, or no classifier.
     """
-    if Path(word).suffix == ".safetensors" or Path(word).exists():
-        return _read_subject(Path(word), size)
-    known = [net.name for net in TABLE]
-    if word not in known and not any(word in net.aliases for net in TABLE):
-        raise UserError(f"There is no net and no file {word!r}.{nearest(word, known)}")
+    names = [net.name for net in TABLE]
+    if word not in names and not any(word in net.aliases for net in TABLE):
+        if Path(word).suffix == ".safetensors" or Path(word).exists():
+            return _read_subject(Path(word), size)
+        raise UserError(f"There is no net and no file {word!r}.{nearest(word, names)}")
     net = find_net(word)
     model = create_model(net.name, net.classes, zero_gamma=False)
     settle(model, 3)
@@ -95,6 +95,7 @@ def settle(model: nn.Module, channels: int) -> None:
     for norm in norms:
         norm.momentum = 0.1
         # A gate sees so few values that some hardly differ: scaled up, they would be rounding.
+        assert norm.running_var is not None
         norm.running_var.clamp_(min=_LEAST_VARIANCE)
     model.eval()
 

@@ -35,6 +35,8 @@ class Quantiser(NamedTuple):
     layers: Callable[[Any], dict[str, bool]]
     """Convolutions and matrix products by name, and whether each is in int8."""
     library: str
+    ranks_by_outputs: bool
+    """Whether NNCF can rank layers by how outputs change, and not by the accuracy alone."""
 
 
 def find_quantiser(to: Format) -> Quantiser:
@@ -125,6 +127,7 @@ _OPENVINO = Quantiser(
     _prepare_openvino,
     _layers_of_openvino,
     "openvino",
+    ranks_by_outputs=True,
 )
 _ONNX = Quantiser(
     _read_onnx,
@@ -133,4 +136,5 @@ _ONNX = Quantiser(
     _prepare_onnx,
     _layers_of_onnx,
     "onnx",
+    ranks_by_outputs=False,
 )

@@ -33,7 +33,7 @@ from resnestkit.runtime.loading import load
 Sample = tuple[NDArray[np.float32], NDArray[np.int64]]
 """A batch of normalised images, and their labels."""
 
-_RANKED = 8
+_RANKED = 16
 """Batches by which layers are ranked."""
 
 
@@ -149,17 +149,23 @@ class Work:
     def _feed(self, sample: Sample) -> Any:
         return self.quantiser.feed(sample[0])
 
-    def _validate(self, model: Any, samples: Iterable[Sample]) -> tuple[float, list[list[Any]]]:
-        """Accuracy, and by batch the logits, by which NNCF tells which layers suffer."""
+    def _validate(
+        self, model: Any, samples: Iterable[Sample]
+    ) -> tuple[float, list[float] | list[list[Any]]]:
+        """Accuracy; and for each batch what NNCF ranks layers by: the logits, or the accuracy."""
         run = self.quantiser.prepare(model)
-        right = count = 0
+        right: list[int] = []
+        counts: list[int] = []
         outputs = []
         for images, labels in samples:
             logits = run(images)
-            right += int((logits[: len(labels)].argmax(1) == labels).sum())
-            count += len(labels)
+            right.append(int((logits[: len(labels)].argmax(1) == labels).sum()))
+            counts.append(len(labels))
             outputs.append([logits])
-        return right / count, outputs
+        accuracy = sum(right) / sum(counts)
+        if self.quantiser.ranks_by_outputs:
+            return accuracy, outputs
+        return accuracy, [one / count for one, count in zip(right, counts, strict=True)]
 
     def _measure(self, source: Path, made: Path) -> Cost:
         """Both files on the held-out images, side by side, in float32 but for what is in int8."""
