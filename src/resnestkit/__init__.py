@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnestkit.deploy.detection_predictor import DetectionPredictor, Detections
+    from resnestkit.deploy.export import export
     from resnestkit.deploy.predictor import Prediction, Predictor
+    from resnestkit.deploy.quantise import quantise
     from resnestkit.deploy.segmentation_predictor import Segmentation, SegmentationPredictor
     from resnestkit.detection.compiled import compile_detector
     from resnestkit.detectors import create_detector, load_detector, save_detector
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from resnestkit.models.zoo import list_models
     from resnestkit.plugins.hub import fetch_from_hub, from_hub, push_to_hub
     from resnestkit.plugins.timm_registry import register_with_timm
+    from resnestkit.runtime.session import open_session
     from resnestkit.segmenters import create_segmenter, load_segmenter, save_segmenter
     from resnestkit.training.evaluate import evaluate
     from resnestkit.training.recipe import (
@@ -51,6 +54,7 @@ _HOMES = {
     "create_model": "factory",
     "create_segmenter": "segmenters",
     "evaluate": "training.evaluate",
+    "export": "deploy.export",
     "fetch_from_hub": "plugins.hub",
     "from_hub": "plugins.hub",
     "insert_attention": "models.insert",
@@ -59,7 +63,9 @@ _HOMES = {
     "load_model": "factory",
     "load_recipe": "training.recipe",
     "load_segmenter": "segmenters",
+    "open_session": "runtime.session",
     "push_to_hub": "plugins.hub",
+    "quantise": "deploy.quantise",
     "register_with_timm": "plugins.timm_registry",
     "resume": "training.train",
     "save_detector": "detectors",
@@ -86,6 +92,7 @@ __all__ = [
     "create_model",
     "create_segmenter",
     "evaluate",
+    "export",
     "fetch_from_hub",
     "from_hub",
     "insert_attention",
@@ -94,7 +101,9 @@ __all__ = [
     "load_model",
     "load_recipe",
     "load_segmenter",
+    "open_session",
     "push_to_hub",
+    "quantise",
     "register_with_timm",
     "resume",
     "save_detector",

@@ -72,6 +72,18 @@ def test_checkpoint_is_measured_by_its_own_settings(tmp_path: Path, quiet: _Benc
     assert quiet.left_out == ["timm, eager: timm has no resnest23_small"]
 
 
+def test_net_is_meant_where_a_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "resnest23_small").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    assert make_subject("resnest23_small", None).net.name == "resnest23_small"
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match="runs"):
+        make_subject("runs", None)
+
+
 def test_ours_in_int8_is_close_to_the_net(shop: Workshop) -> None:
     contender = shop.make(Plan("resnestkit", "OpenVINO", "int8"))
 

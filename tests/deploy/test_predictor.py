@@ -7,16 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exported_files import CLASSES, write_colour_net
+from exported_files import CLASSES, save_tiny_net, write_colour_net
 from pictures import draw_class_folders
 
-from resnestkit import Predictor, UserError, save_model
+from resnestkit import Predictor, UserError
 from resnestkit.data.decoding import UnreadableImage
 from resnestkit.deploy.export import export
 from resnestkit.deploy.predictor import collect_images
-from resnestkit.models.build import build_net
-from resnestkit.models.spec import NetSpec
-from resnestkit.models.zoo import find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.runtime.card import read_card, write_card
 from resnestkit.runtime.loading import has_bfloat16
@@ -32,14 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny ResNeSt, made for blue, green and red, in every form; and images of these."""
     folder = tmp_path_factory.mktemp("exported")
     draw_class_folders(folder / "colours", 3)
-    torch.manual_seed(0)
-    spec = find_net("resnest14").spec
-    assert isinstance(spec, NetSpec)
-    net = build_net(replace(spec, layers=(1, 1), widths=spec.widths[:2]), classes=3)
-    with torch.no_grad():  # random logits lie too close for anybody to tell them apart
-        net.fc.weight.mul_(40)
-    net.head_is_new = False
-    save_model(net, folder / "net.safetensors", CLASSES, PREPROCESSING)
+    save_tiny_net(folder / "net.safetensors", PREPROCESSING)
     for to in ("openvino", "onnx", "torch"):
         export(folder / "net.safetensors", to, images=folder / "colours")
     return folder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported_files import PREPROCESSING, write_colour_net
+from exported_files import PREPROCESSING, save_tiny_net, write_colour_net
 from pictures import draw_class_folders
 
 from resnestkit import Predictor, UserError
@@ -91,6 +91,24 @@ def test_a_fixed_batch_and_images_without_splits(tmp_path: Path) -> None:
     assert made.cost.int8 == 1.0
     assert made.card.quantised is not None
     assert made.card.quantised["learnt_from"] == 5
+
+
+def test_a_checkpoint_is_exported_first(tmp_path: Path, data: Path) -> None:
+    net = save_tiny_net(tmp_path / "net.safetensors", PREPROCESSING)
+    made = quantise(net, data, "onnx", max_drop=0.9, images=12, reporter=QUIET)
+    assert made.path == tmp_path / "net.int8.onnx"
+    assert made.card.quantised is not None
+    assert made.card.quantised["layers"] > 10
+    images = sorted(data.rglob("test/*/*.png"))
+    exact, rough = (Predictor(path).predict(images) for path in (net, made.path))
+    same = [ours.label == theirs.label for ours, theirs in zip(exact, rough, strict=True)]
+    assert np.mean(same) == pytest.approx(made.cost.agreement)
+    # Of the file in float32 nothing is left.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "data",
+        "net.int8.onnx",
+        "net.safetensors",
+    ]
 
 
 def test_the_command_says_what_it_costs(tmp_path: Path, data: Path, run: Run) -> None:
