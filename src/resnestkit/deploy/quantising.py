@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,22 +118,20 @@ class Work:
 
     def _quantise(self, source: Path) -> Any:
         nncf = import_nncf()
-        return self._correcting(
-            lambda fast: nncf.quantize(
+        with redirect_stdout(io.StringIO()):  # its bars, which are many
+            return nncf.quantize(
                 self.quantiser.read(source),
                 nncf.Dataset(self.learnt, self._feed),
                 subset_size=len(self.learnt),
-                fast_bias_correction=fast,
+                fast_bias_correction=False,
                 advanced_parameters=_settings(nncf),
             )
-        )
 
     def _restore(self, source: Path) -> Any:
         """Quantise again, but the layers that suffer most, one more until the bound is met."""
         nncf = import_nncf()
-        restoring = nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=_RANKED)
-        return self._correcting(
-            lambda fast: nncf.quantize_with_accuracy_control(
+        with redirect_stdout(io.StringIO()):
+            return nncf.quantize_with_accuracy_control(
                 self.quantiser.read(source),
                 nncf.Dataset(self.learnt, self._feed),
                 nncf.Dataset(self.held, self._feed),
@@ -141,29 +139,12 @@ class Work:
                 max_drop=self.max_drop,
                 drop_type=nncf.DropType.ABSOLUTE,
                 subset_size=len(self.learnt),
-                fast_bias_correction=fast,
+                fast_bias_correction=False,
                 advanced_quantization_parameters=_settings(nncf),
-                advanced_accuracy_restorer_parameters=restoring,
+                advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                    ranking_subset_size=_RANKED
+                ),
             )
-        )
-
-    def _correcting(self, quantise: Callable[[bool], Any]) -> Any:
-        """Correct biases layer by layer, and where NNCF cannot, all at once.
-
-        It cuts the graph after each layer, and some cuts it gets wrong: ONNX's of SKNet (3.4).
-        """
-        with redirect_stdout(io.StringIO()):  # its bars, which are many
-            try:
-                return quantise(False)
-            except UserError:
-                raise
-            except Exception as error:  # of the runtime that was given the wrong cut
-                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        self.reporter.say(
-            f"biases      are corrected all at once: layer by layer failed ({reason})"
-        )
-        with redirect_stdout(io.StringIO()):
-            return quantise(True)
 
     def _feed(self, sample: Sample) -> Any:
         return self.quantiser.feed(sample[0])
