@@ -16,11 +16,13 @@ import importlib.metadata
 import os
 import platform
 import tempfile
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it
 
 from resnestkit.deploy.quantise import Quantised, QuantisedFormat, quantise
+from resnestkit.progress import Reporter
 
 FORMATS: tuple[QuantisedFormat, ...] = ("openvino", "onnx")
 MOST_LOST, LEAST_EQUAL = 0.003, 0.985
@@ -35,25 +37,16 @@ def main() -> None:
     parser.add_argument("--max-drop", type=float, default=MOST_LOST)
     given = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for checkpoint in given.checkpoints:
-            for to in FORMATS:
-                target = Path(folder) / ("int8.xml" if to == "openvino" else "int8.onnx")
-                rows.append(
-                    quantise(
-                        checkpoint,
-                        given.data,
-                        to,
-                        target,
-                        max_drop=given.max_drop,
-                        images=given.images,
-                    )
-                )
-    print(f"\n{describe(rows[0])}\n")
+    quiet = Reporter(quiet=True)
     print("| net | runtime | float32 | int8 | points lost | equal decisions | layers in int8 |")
     print("|---|---|---|---|---|---|---|")
-    for row in rows:
-        print(describe_row(row))
+    with tempfile.TemporaryDirectory() as folder:
+        for checkpoint, to in product(given.checkpoints, FORMATS):
+            target = Path(folder) / ("int8.xml" if to == "openvino" else "int8.onnx")
+            settings = {"max_drop": given.max_drop, "images": given.images, "reporter": quiet}
+            rows.append(quantise(checkpoint, given.data, to, target, **settings))
+            print(describe_row(rows[-1]), flush=True)
+    print(f"\n{describe(rows[0])}")
     if any(row.cost.drop > MOST_LOST or row.cost.agreement < LEAST_EQUAL for row in rows):
         raise SystemExit("A bar was missed: 0.3 points, 98.5% of decisions.")
 

@@ -19,6 +19,7 @@ from resnestkit.models.spec import NetSpec
 from resnestkit.models.zoo import find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.runtime.card import IMAGES, LOGITS, DeployCard, InputForm, write_card
+from resnestkit.runtime.openvino_core import openvino_core
 
 CLASSES = tuple(COLOURS)
 PREPROCESSING = Preprocessing(size=16, crop_ratio=1.0)
@@ -61,7 +62,7 @@ def write_colour_net(
     if path.suffix == ".onnx":
         onnx.save(model, path)
     else:
-        read = openvino.Core().read_model(model.SerializeToString())
+        read = openvino_core().read_model(model.SerializeToString())
         openvino.save_model(read, path, compress_to_fp16=False)
     form = InputForm(3, SIZE, SIZE, batch, dynamic)
     kind = "onnx" if path.suffix == ".onnx" else "openvino"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -22,6 +21,7 @@ from resnestkit.bench.running import Settings, _Bench
 from resnestkit.bench.subjects import make_subject
 from resnestkit.models.zoo import find_net
 from resnestkit.progress import Reporter
+from resnestkit.runtime.openvino_core import openvino_core
 
 Run = Callable[..., tuple[int, str, str]]
 ONLY = ("resnestkit*float32", "timm, eager*", "torchvision*eager*")
@@ -139,7 +139,7 @@ def test_peer_that_breaks_is_left_out_with_a_line(quiet: _Bench) -> None:
 
 def test_floor_multiplies_in_the_precision_that_it_says() -> None:
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(_chain("int8"), "CPU", settings)
+    compiled = openvino_core().compile_model(_chain("int8"), "CPU", settings)
     ran = [
         op.get_rt_info()["runtimePrecision"].astype(str)
         for op in compiled.get_runtime_model().get_ordered_ops()

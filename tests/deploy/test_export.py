@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from builders import randomize_norms
@@ -31,6 +30,7 @@ from resnestkit.models.resnet import ResNet
 from resnestkit.models.spec import NetSpec
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.runtime.card import Check, InputForm, read_card
+from resnestkit.runtime.openvino_core import openvino_core
 from resnestkit.segmenters import create_segmenter, load_segmenter, save_segmenter
 
 Run = Callable[..., tuple[int, str, str]]
@@ -112,7 +112,7 @@ def test_openvino_by_the_command(checkpoint: Path, tmp_path: Path, run: Run) -> 
     assert f"{SIDE} x {SIDE}" in out
     assert f"file        {output}" in out
     assert json.loads(said.read_text())["classes"] == list(CLASSES)
-    compiled = openvino.Core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert [port.get_any_name() for port in compiled.inputs] == ["images"]
     assert [port.get_any_name() for port in compiled.outputs] == ["logits"]
     for shape in SHAPES:
@@ -150,7 +150,7 @@ def test_a_backbone_gives_its_stages(tmp_path: Path) -> None:
     exported = export(tmp_path / "net.safetensors", "openvino")
     assert exported.path == tmp_path / "net.xml"
     assert (exported.card.kind, exported.card.outputs) == ("backbone", tuple(net.stage_names))
-    compiled = openvino.Core().compile_model(
+    compiled = openvino_core().compile_model(
         exported.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     images = draw(2, 19, 26)
@@ -170,7 +170,7 @@ def test_a_segmenter_gives_every_pixel(tmp_path: Path) -> None:
     exported = export(path, "openvino", size=(33, 48))
     card = exported.card
     assert (card.kind, card.palette[2]) == ("segmenter", (1, 2, 3))
-    compiled = openvino.Core().compile_model(
+    compiled = openvino_core().compile_model(
         exported.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     model, _ = load_segmenter(path)

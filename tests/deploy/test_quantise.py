@@ -82,6 +82,22 @@ def test_nothing_is_written_where_the_bound_is_not_met(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "net.int8.onnx", "net.onnx"]
 
 
+def test_biases_are_corrected_at_once_where_they_cannot_be_one_by_one(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nncf.quantization.algorithms.bias_correction import (  # noqa: PLC0415  (slow to import)
+        algorithm,
+    )
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a cut went wrong")
+
+    monkeypatch.setattr(algorithm.BiasCorrection, "apply", fail)
+    source = write_colour_net(tmp_path / "net.onnx")
+    assert quantise(source, data, images=12).cost.int8 == 1.0
+    assert "a cut went wrong" in capsys.readouterr().out
+
+
 def test_a_fixed_batch_and_images_without_splits(tmp_path: Path) -> None:
     source = write_colour_net(tmp_path / "net.onnx", batch=4, dynamic=False)
     undivided = draw_class_folders(tmp_path / "undivided", 7)

@@ -14,8 +14,8 @@ import numpy as np
 
 from resnestkit.bench.contenders import Precision
 from resnestkit.errors import UserError
-from resnestkit.extras import require
 from resnestkit.runtime.loading import has_bfloat16
+from resnestkit.runtime.openvino_core import openvino_core
 
 SIDE, CHANNELS, LINKS = 28, 512, 8
 """Every product is of 784 x 512 and 512 x 512, which is about what nets ask for."""
@@ -31,17 +31,15 @@ def open_floor(precision: Precision, threads: int) -> Callable[[], object]:
 
     Raises UserError if OpenVINO is not installed, or the processor lacks the precision.
     """
-    require("openvino", "deploy")
+    core = openvino_core()
     if precision == "bfloat16" and not has_bfloat16():
         raise UserError("this processor does not multiply in bfloat16")
-    import openvino  # noqa: PLC0415  (an extra)
-
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
     }
-    compiled = openvino.Core().compile_model(_chain(precision), "CPU", settings)
+    compiled = core.compile_model(_chain(precision), "CPU", settings)
     request = compiled.create_infer_request()
     images = np.ones((1, CHANNELS, SIDE, SIDE), np.float32)
     return lambda: request.infer([images], share_inputs=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from resnestkit.deploy.exporters import find_exporter
 from resnestkit.deploy.exporters.torch import trace
 from resnestkit.deploy.form import make_deploy_form
 from resnestkit.deploy.quantisers import find_quantiser
-from resnestkit.deploy.quantising import import_nncf
+from resnestkit.deploy.quantising import nncf_at_work
 from resnestkit.errors import UserError
 from resnestkit.extras import require
 from resnestkit.models.zoo import find_net
@@ -141,9 +138,7 @@ def quantise(path: Path, images: NDArray[np.float32]) -> Path:
     if target.exists():
         return target
     quantiser = find_quantiser("onnx" if path.suffix == ".onnx" else "openvino")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # what its imports deprecate
-        nncf = import_nncf()
+    with nncf_at_work() as nncf:
         made = nncf.quantize(
             quantiser.read(path),
             nncf.Dataset([quantiser.feed(image[None]) for image in images]),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from resnestkit.extras import require
 from resnestkit.runtime.card import IMAGES, Format
+from resnestkit.runtime.openvino_core import openvino_core
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -48,9 +49,7 @@ def find_quantiser(to: Format) -> Quantiser:
 
 
 def _read_openvino(path: Path) -> Any:
-    import openvino  # noqa: PLC0415  (an extra)
-
-    return openvino.Core().read_model(path)
+    return openvino_core().read_model(path)
 
 
 def _write_openvino(model: Any, path: Path) -> None:

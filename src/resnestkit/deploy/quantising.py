@@ -12,8 +12,9 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import redirect_stdout
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from resnestkit.errors import UserError
 from resnestkit.progress import Reporter
 from resnestkit.runtime.card import DeployCard
 from resnestkit.runtime.loading import load
+from resnestkit.runtime.openvino_core import signal_stack_kept
 
 Sample = tuple[NDArray[np.float32], NDArray[np.int64]]
 """A batch of normalised images, and their labels."""
@@ -117,21 +119,20 @@ class Work:
         return cost, self.quantiser.layers(quantised)
 
     def _quantise(self, source: Path) -> Any:
-        nncf = import_nncf()
-        with redirect_stdout(io.StringIO()):  # its bars, which are many
-            return nncf.quantize(
+        return self._correcting(
+            lambda nncf, fast: nncf.quantize(
                 self.quantiser.read(source),
                 nncf.Dataset(self.learnt, self._feed),
                 subset_size=len(self.learnt),
-                fast_bias_correction=False,
+                fast_bias_correction=fast,
                 advanced_parameters=_settings(nncf),
             )
+        )
 
     def _restore(self, source: Path) -> Any:
         """Quantise again, but the layers that suffer most, one more until the bound is met."""
-        nncf = import_nncf()
-        with redirect_stdout(io.StringIO()):
-            return nncf.quantize_with_accuracy_control(
+        return self._correcting(
+            lambda nncf, fast: nncf.quantize_with_accuracy_control(
                 self.quantiser.read(source),
                 nncf.Dataset(self.learnt, self._feed),
                 nncf.Dataset(self.held, self._feed),
@@ -139,12 +140,31 @@ class Work:
                 max_drop=self.max_drop,
                 drop_type=nncf.DropType.ABSOLUTE,
                 subset_size=len(self.learnt),
-                fast_bias_correction=False,
+                fast_bias_correction=fast,
                 advanced_quantization_parameters=_settings(nncf),
                 advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                     ranking_subset_size=_RANKED
                 ),
             )
+        )
+
+    def _correcting(self, quantise: Callable[[Any, bool], Any]) -> Any:
+        """Correct biases layer by layer, and where NNCF cannot, all at once.
+
+        It cuts the graph after each layer, and some cuts it gets wrong: ONNX's of SKNet (3.4).
+        """
+        with nncf_at_work() as nncf:
+            try:
+                return quantise(nncf, False)
+            except UserError:
+                raise
+            except Exception as error:  # of the runtime that was given the wrong cut
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        self.reporter.say(
+            f"biases      are corrected all at once: layer by layer failed ({reason})"
+        )
+        with nncf_at_work() as nncf:
+            return quantise(nncf, True)
 
     def _feed(self, sample: Sample) -> Any:
         return self.quantiser.feed(sample[0])
@@ -183,15 +203,19 @@ class Work:
         return Cost(count, before, after, equal / count)
 
 
-def import_nncf() -> Any:
+@contextmanager
+def nncf_at_work() -> Iterator[Any]:
     """NNCF, which neither reports what it is used for nor talks of what it does."""
     os.environ.setdefault("NNCF_CI", "1")  # else it tells its makers, unasked
     # It imports torch's compiler of extensions, which warns where there is no CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    import nncf  # noqa: PLC0415  (an extra, and slow to import)
+    # Its bars are many, and it makes cores of OpenVINO's own.
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), signal_stack_kept():
+        warnings.simplefilter("ignore")  # what its imports deprecate
+        import nncf  # noqa: PLC0415  (an extra, and slow to import)
 
-    nncf.set_log_level(logging.ERROR)
-    return nncf
+        nncf.set_log_level(logging.ERROR)
+        yield nncf
 
 
 def _settings(nncf: Any) -> Any:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from resnestkit.errors import UserError
 from resnestkit.extras import require
+from resnestkit.runtime.openvino_core import openvino_core
 
 Arithmetic = Literal["float32", "bfloat16"]
 """In what a file is computed."""
@@ -63,20 +64,15 @@ def load(
 def has_bfloat16() -> bool:
     """Whether OpenVINO is installed and the processor multiplies in bfloat16."""
     try:
-        require("openvino", "deploy")
+        core = openvino_core()
     except UserError:
         return False
-    import openvino  # noqa: PLC0415  (an extra)
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def name_processor() -> str:
     """What the processor calls itself, as OpenVINO says it."""
-    require("openvino", "deploy")
-    import openvino  # noqa: PLC0415  (an extra)
-
-    return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
+    return str(openvino_core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
 def _load_openvino(
@@ -84,16 +80,13 @@ def _load_openvino(
 ) -> Run:
     if precision == "bfloat16" and not has_bfloat16():
         raise UserError("This processor does not multiply in bfloat16; choose float32.")
-    require("openvino", "deploy")
-    import openvino  # noqa: PLC0415  (an extra)
-
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    core = openvino.Core()
+    core = openvino_core()
     try:
         model = core.read_model(path)
         if shape is not None:
