@@ -11,17 +11,17 @@ process: reading, checking, training, evaluating on val after every epoch and dr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it
 
-from resnestkit import DetectionRecipe, UserError, evaluate, load_recipe, resume, train
+from kept import Kept, train_or_resume, words
+
+from resnestkit import DetectionRecipe, UserError, evaluate, load_recipe
 
 NETS = ("resnest14", "resnet26d")
 MEAN, STD = (0.737, 0.696, 0.714), (0.061, 0.102, 0.076)
@@ -32,6 +32,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no warm-up": {"warmup_steps": 0},
     "norm group": {"norm": "group"},
 }
+KEPT = Kept(Path("runs/bccd.jsonl"))
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
                 run(f"{net}-{recipe.epochs}epochs-seed{seed}", arguments.data, recipe, "")
     print("| net | change | seed | epochs | AP | AP50 | AP75 | AP by class | CPU minutes |")
     print("|---|---|---|---|---|---|---|---|---|")
-    print("\n".join(describe(done) for done in finished().values()))
+    print("\n".join(describe(done) for done in KEPT.read().values()))
 
 
 def bccd_recipe() -> DetectionRecipe:
@@ -75,13 +76,9 @@ def bccd_recipe() -> DetectionRecipe:
 
 def run(name: str, data: str, recipe: DetectionRecipe, change: str) -> None:
     """Train, measure on the test images, and keep what came out; nothing if that was done."""
-    if name in finished():
+    if name in KEPT.read():
         return
-    path = Path("runs") / f"bccd-{name}"
-    resumed = (path / "config.json").exists()
-    before = time.process_time()
-    result = resume(path, data) if resumed else train(data, recipe, path)
-    minutes = (time.process_time() - before) / 60
+    result, minutes = train_or_resume(Path("runs") / f"bccd-{name}", data, recipe)
     measured, classes = evaluate(result.run.last, data, split="test", precision="bfloat16")
     done = {
         "name": name,
@@ -93,28 +90,20 @@ def run(name: str, data: str, recipe: DetectionRecipe, change: str) -> None:
         "classes": {k: v.ap for k, v in zip(classes, measured.boxes.per_class, strict=True)},
         "val": result.last_score,
         "images_per_second": result.images_per_second,
-        "minutes": None if resumed else minutes,
+        "minutes": minutes,
     }
-    with Path("runs/bccd.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(done) + "\n")
+    KEPT.add(done)
     print(describe(done), flush=True)
-
-
-def finished() -> dict[str, dict[str, Any]]:
-    """What was measured so far, by name."""
-    path = Path("runs/bccd.jsonl")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {done["name"]: done for done in map(json.loads, lines)}
 
 
 def describe(done: dict[str, Any]) -> str:
     """One row of the table."""
     numbers, classes = done["numbers"], done["classes"]
-    minutes = "not of one call" if done["minutes"] is None else f"{done['minutes']:.1f}"
     return (
         f"| {done['net']} | {done['change']} | {done['seed']} | {done['epochs']} | "
         f"{numbers['ap']:.3f} | {numbers['ap50']:.3f} | {numbers['ap75']:.3f} | "
-        f"{', '.join(f'{name} {ap:.3f}' for name, ap in classes.items())} | {minutes} |"
+        f"{', '.join(f'{name} {ap:.3f}' for name, ap in classes.items())} | "
+        f"{words(done['minutes'])} |"
     )
 
 

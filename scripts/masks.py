@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it
 
-from resnestkit import DetectionRecipe, UserError, evaluate, load_recipe, resume, train
+from kept import train_or_resume, words
+
+from resnestkit import DetectionRecipe, UserError, evaluate, load_recipe
 
 BAR = 0.80
 KINDS: tuple[Literal["mask_rcnn", "cascade_mask_rcnn"], ...] = ("mask_rcnn", "cascade_mask_rcnn")
@@ -45,16 +46,13 @@ def learn(kind: Literal["mask_rcnn", "cascade_mask_rcnn"]) -> float:
         jitter=0.0,
     )
     path = Path("runs") / f"masks-{kind}"
-    resumed, before = (path / "config.json").exists(), time.process_time()
-    result = resume(path) if resumed else train("shapes", recipe, path)
-    minutes = (time.process_time() - before) / 60
+    result, minutes = train_or_resume(path, "shapes", recipe)
     measured, _ = evaluate(result.run.last)
     assert measured.masks is not None
     boxes, masks = measured.boxes.all, measured.masks.all
     print(
         f"{kind}: box AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f}; mask AP {masks.ap:.3f}, "
-        f"AP50 {masks.ap50:.3f}; {recipe.epochs} epochs, {minutes:.1f} CPU minutes"
-        f"{' since it went on' if resumed else ''}",
+        f"AP50 {masks.ap50:.3f}; {recipe.epochs} epochs, CPU minutes {words(minutes)}",
         flush=True,
     )
     return float(masks.ap50)
