@@ -23,7 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it
 from kept import Kept, train_or_resume, words
 
 from resnestkit import SegmentationRecipe, UserError, evaluate, load_recipe
-from resnestkit.segmentation.spec import KINDS, Kind, own_output_stride
+from resnestkit.segmentation.spec import KINDS, Kind
 
 NETS = ("resnest14", "resnet26d")
 DECODERS: tuple[Kind, ...] = ("deeplabv3", "fpn")
@@ -55,8 +55,8 @@ def main() -> None:
 def of(
     base: SegmentationRecipe, kind: Kind, net: str, seed: int, epochs: int
 ) -> SegmentationRecipe:
-    """The recipe for one run: a decoder that wants no output stride of 16 has its own."""
-    stride = base.output_stride if kind == "deeplabv3" else own_output_stride(kind)
+    """The recipe for one run; its output stride is DeepLabV3's, any other decoder has its own."""
+    stride = base.output_stride if kind == base.kind else None
     return replace(base, kind=kind, model=net, seed=seed, epochs=epochs, output_stride=stride)
 
 
