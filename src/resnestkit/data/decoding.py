@@ -48,14 +48,13 @@ def check_content(content: bytes, name: str) -> None:
         raise UnreadableImage(name, "the file is empty")
 
 
-def load_file(path: Path, channels: int) -> Image.Image:
-    """The image of a file, RGB for 3 channels or grey for 1.
+def load_content(content: bytes, name: str, channels: int) -> Image.Image:
+    """The image of a file's bytes, RGB for 3 channels or grey for 1.
 
-    Raises UnreadableImage for a missing, empty, truncated or foreign file.
+    Raises UnreadableImage, with ``name``, for an empty, truncated or foreign file.
     """
-    content = read_content(path)
-    check_content(content, str(path))
-    return load_by_pillow(io.BytesIO(content), str(path), channels)
+    check_content(content, name)
+    return load_by_pillow(io.BytesIO(content), name, channels)
 
 
 def load_by_pillow(

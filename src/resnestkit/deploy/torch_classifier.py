@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnestkit.compute import choose_compute
-from resnestkit.data.images import read_image
+from resnestkit.data.images import decode_image
 from resnestkit.data.transforms import EvaluationTransform, normalise
 from resnestkit.deploy.exporters import find_exporter
 from resnestkit.errors import UserError
 from resnestkit.factory import load_model
+from resnestkit.models.backbone import Backbone
 from resnestkit.runtime.card import DeployCard
 from resnestkit.runtime.classifier import Classifier, read_classifier_card, run_in_batches
 from resnestkit.runtime.session import Choice
@@ -40,6 +41,8 @@ class TorchClassifier(Classifier[UInt8[Tensor, "c s s"]]):
     """
 
     card: ModelCard | DeployCard
+    model: Backbone | None = None
+    """The net of a checkpoint; a program has none."""
 
     def __init__(
         self,
@@ -55,13 +58,15 @@ class TorchClassifier(Classifier[UInt8[Tensor, "c s s"]]):
         if path.suffix.lower() == ".pt2":
             self.card, self._run = _open_program(path, device, precision)
         else:
-            self.card, self._run = _open_checkpoint(path, device, precision or "float32")
+            self.model, self.card = load_model(path)
+            self.model.require_head(str(path))
+            self._run = _place(self.model, device, precision or "float32")
         self.classes, self.preprocessing = self.card.classes, self.card.preprocessing
         self._transform = EvaluationTransform(self.preprocessing)
 
-    def read(self, path: Path) -> UInt8[Tensor, "c s s"]:
-        """As `Classifier.read`."""
-        return self._transform(read_image(path, self.preprocessing.channels))
+    def decode(self, content: bytes, name: str) -> UInt8[Tensor, "c s s"]:
+        """As `Classifier.decode`."""
+        return self._transform(decode_image(content, name, self.preprocessing.channels))
 
     def logits(
         self, images: Sequence[UInt8[Tensor, "c s s"]]
@@ -70,9 +75,7 @@ class TorchClassifier(Classifier[UInt8[Tensor, "c s s"]]):
         return self._run(normalise(torch.stack(list(images)), self.preprocessing))
 
 
-def _open_checkpoint(path: Path, device: str, precision: Choice) -> tuple[ModelCard, Run]:
-    model, card = load_model(path)
-    model.require_head(str(path))
+def _place(model: Backbone, device: str, precision: Choice) -> Run:
     compute = choose_compute(device, precision)
     compute.place(model)
 
@@ -82,7 +85,7 @@ def _open_checkpoint(path: Path, device: str, precision: Choice) -> tuple[ModelC
             logits: NDArray[np.float32] = model(placed).float().cpu().numpy()
             return logits
 
-    return card, run
+    return run
 
 
 def _open_program(path: Path, device: str, precision: Choice | None) -> tuple[DeployCard, Run]:

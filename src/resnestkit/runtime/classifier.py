@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
+from resnestkit.data.decoding import read_content
 from resnestkit.errors import UserError
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.runtime.card import DeployCard, read_card
-from resnestkit.runtime.images import normalise, read_square
+from resnestkit.runtime.images import decode_square, normalise
 from resnestkit.runtime.session import Choice, open_session
 
 ImageT = TypeVar("ImageT")
@@ -57,9 +58,13 @@ class Classifier(ABC, Generic[ImageT]):
     """Names, in the order of the logits."""
     preprocessing: Preprocessing
 
-    @abstractmethod
     def read(self, path: Path) -> ImageT:
         """A file's image as the net looks at it. Raises UnreadableImage."""
+        return self.decode(read_content(path), str(path))
+
+    @abstractmethod
+    def decode(self, content: bytes, name: str) -> ImageT:
+        """As `read`, from the bytes of a file. ``name`` is for the message only."""
 
     @abstractmethod
     def logits(self, images: Sequence[ImageT]) -> Float32[NDArray[np.float32], "b k"]:
@@ -86,9 +91,9 @@ class ExportedClassifier(Classifier[UInt8[NDArray[np.uint8], "s s c"]]):
         self.session = open_session(path, threads, precision, (form.height, form.width))
         self.classes, self.preprocessing = self.card.classes, self.card.preprocessing
 
-    def read(self, path: Path) -> UInt8[NDArray[np.uint8], "s s c"]:
-        """As `Classifier.read`."""
-        return read_square(path, self.preprocessing)
+    def decode(self, content: bytes, name: str) -> UInt8[NDArray[np.uint8], "s s c"]:
+        """As `Classifier.decode`."""
+        return decode_square(content, name, self.preprocessing)
 
     def logits(
         self, images: Sequence[UInt8[NDArray[np.uint8], "s s c"]]

@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnestkit.data.decoding import load_file
+from resnestkit.data.decoding import load_content, read_content
 from resnestkit.preprocessing import LONGEST_ASPECT, Preprocessing
 from resnestkit.runtime.resizing import Span, resize
 
@@ -24,7 +24,14 @@ def read_square(path: Path, preprocessing: Preprocessing) -> UInt8[NDArray[np.ui
 
     Raises UnreadableImage for a missing, empty, truncated or foreign file.
     """
-    return cut_square(load_file(path, preprocessing.channels), preprocessing)
+    return decode_square(read_content(path), str(path), preprocessing)
+
+
+def decode_square(
+    content: bytes, name: str, preprocessing: Preprocessing
+) -> UInt8[NDArray[np.uint8], "s s c"]:
+    """As `read_square`, from the bytes of a file. ``name`` is for the message only."""
+    return cut_square(load_content(content, name, preprocessing.channels), preprocessing)
 
 
 def cut_square(
