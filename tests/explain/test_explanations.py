@@ -1,0 +1,237 @@
+"""Images and folders explained, for every kind of model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from explained import (
+    CLASSES,
+    NETS,
+    draw_pictures,
+    make_detector,
+    make_net,
+    make_pixels,
+    make_segmenter,
+    see,
+)
+from pictures import draw_class_folders
+from PIL import Image
+
+from resnestkit import UserError, explain_folder, explain_image
+from resnestkit.data.images import UnreadableImage
+from resnestkit.explain import force, open_subject
+from resnestkit.explain.subject import spread
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_an_image_is_explained_block_by_block(name: str) -> None:
+    net = make_net(name)
+    subject = open_subject(net, CLASSES)
+    look = subject.look(make_pixels())
+    explained = explain_image(subject, look)
+    with torch.no_grad():
+        scores = net(look.image).softmax(1)[0]
+        assert np.allclose(explained.scores, scores.numpy(), atol=1e-5)
+        assert explained.label == explained.top == CLASSES[int(scores.argmax())]
+        alone = see(net, look.image)
+        for view in explained.blocks:
+            assert np.allclose(view.attention.grid, alone[view.attention.block].grid, atol=1e-5)
+        for view in (explained.blocks[0], explained.blocks[-1]):
+            for effect in view.effects:
+                with force(net, effect.split, effect.value, view.attention.block):
+                    forced = net(look.image).softmax(1)[0]
+                assert effect.score == pytest.approx(float(forced[explained.target]), abs=1e-4)
+                assert effect.change == pytest.approx(effect.score - explained.score, abs=1e-5)
+                assert effect.top == CLASSES[int(forced.argmax())]
+        with force(net, 0, 0.0):
+            forced = net(look.image).softmax(1)[0]
+    assert explained.everywhere[0].score == pytest.approx(float(forced[explained.target]), abs=1e-4)
+    assert explained.activation is not None
+    assert explained.activation.shape == explained.blocks[-1].energy.shape[2:]
+    assert 0 <= explained.activation.min() <= explained.activation.max() <= 1
+
+
+def test_the_activation_map_is_grad_cam() -> None:
+    """The definition: maps of the last stage, weighed by the mean gradients of the logit."""
+    net = make_net("resnet23_small")
+    subject = open_subject(net, CLASSES)
+    look = subject.look(make_pixels())
+    found = subject.activate(look, 1)
+    features = net.forward_features(look.image)["layer4"].detach().requires_grad_()
+    net.fc(features.mean((2, 3)))[0, 1].backward()
+    weights = features.grad.mean((2, 3), keepdim=True)
+    expected = (weights * features).sum(1).relu()[0].detach()
+    assert found is not None
+    assert np.allclose(found, (expected / expected.max()).numpy(), atol=1e-5)
+
+
+def test_a_plain_net_gets_the_activation_map_alone(tmp_path: Path) -> None:
+    net = make_net("resnet23_small")
+    explained = explain_image(net, make_pixels())
+    assert explained.blocks == explained.everywhere == ()
+    assert explained.activation is not None
+    with pytest.raises(UserError, match="has no attention"):
+        explain_folder(net, draw_pictures(tmp_path / "p", 1).rglob("*.png"))
+
+
+def test_one_block_and_one_class_may_be_asked_for() -> None:
+    subject = open_subject(make_net(), CLASSES)
+    explained = explain_image(subject, make_pixels(), target="fish", block="layer2.1")
+    assert [view.attention.block for view in explained.blocks] == ["layer2.1"]
+    assert (explained.label, explained.everywhere) == ("fish", ())
+    assert explained.score == pytest.approx(float(explained.scores[2]))
+    bare = explain_image(subject, make_pixels(), activation=False, forcing=False)
+    assert bare.activation is None
+    assert all(view.effects == () for view in bare.blocks)
+
+
+def test_a_detectors_backbone_is_explained() -> None:
+    model = make_detector()
+    explained = explain_image(model.train(), make_pixels(48, 80))
+    assert model.training
+    assert model.backbone.body.training
+    assert (explained.kind, explained.activation) == ("detector", None)
+    assert len(explained.blocks) == 4
+    height, width = 58, 96  # the longer side is at most 96, and multiples of 32 are seen
+    assert explained.seen == pytest.approx((57 / 64, width / 96), abs=1 / height)
+    with torch.no_grad():
+        (found,) = model.eval()([make_pixels(48, 80).float() / 255])
+    for label in range(3):
+        best = max(found["scores"][found["labels"] == label + 1].tolist(), default=0.0)
+        assert explained.scores[label] == pytest.approx(best, abs=1e-5)
+    view = explained.blocks[1]
+    with torch.no_grad(), force(model.backbone.body, 0, 1.0, view.attention.block):
+        (found,) = model([make_pixels(48, 80).float() / 255])
+    assert any(abs(effect.change) > 1e-4 for effect in view.effects)
+    chosen = found["scores"][found["labels"] == explained.target + 1].tolist()
+    assert view.effects[2].score == pytest.approx(max(chosen, default=0.0), abs=1e-4)
+
+
+def test_a_segmenters_backbone_is_explained() -> None:
+    model = make_segmenter()
+    subject = open_subject(model, CLASSES)
+    look = subject.look(make_pixels(48, 64))
+    explained = explain_image(subject, look)
+    with torch.no_grad():
+        logits = model.eval()(look.image)
+        assert np.allclose(explained.scores, logits.softmax(1).mean((2, 3))[0], atol=1e-5)
+    assert explained.scores.sum() == pytest.approx(1, abs=1e-5)
+    assert explained.activation is not None
+    assert explained.activation.shape == (6, 8)  # at output stride 8
+    assert explained.blocks[-1].effects[0].score != explained.score
+    assert explained.picture.shape == (48, 64, 3)
+
+
+def test_maps_lie_where_they_were_seen() -> None:
+    """What was padded is cut off, and a corner stays a corner."""
+    values = np.zeros((1, 4, 4), np.float32)
+    values[0, 0, 0], values[0, 3, 3] = 1, 9
+    laid = spread(values, (60, 40), (0.75, 0.5))[0]
+    assert laid.shape == (60, 40)
+    assert laid[:10, :10].min() == 1
+    assert laid.max() == 1
+    assert spread(values, (8, 8), (1.0, 1.0))[0, -1, -1] == 9
+
+
+def test_statistics_equal_a_direct_computation(tmp_path: Path) -> None:
+    net = make_net()
+    subject = open_subject(net, CLASSES)
+    paths = sorted(draw_pictures(tmp_path / "pictures", 10).rglob("*.png"))
+    found = explain_folder(subject, paths)
+    labels = np.repeat([0, 1], 10)
+    grid = see(net, torch.cat([subject.read(path).image for path in paths]))["layer2.0"].grid
+    block = found.blocks[1]
+    assert (found.images, found.by, found.counts) == (20, "truth", {0: 10, 1: 10})
+    assert np.allclose(block.mean, grid.mean(0), atol=1e-5)
+    assert np.allclose(block.std, grid.std(0), atol=1e-4)
+    assert np.allclose(block.wins.sum(1), 1)
+    assert np.allclose(block.wins[:, 0], (grid[:, :, 0] > 0.5).mean(0), atol=1e-6)
+    usual = block.wins.max(1)
+    assert np.array_equal(block.switching, usual < 0.9)
+    mixed = -(grid * np.log(np.maximum(grid, 1e-38))).sum(2).mean((1, 2)) / np.log(2)
+    assert block.entropy == pytest.approx(mixed.mean(), abs=1e-5)
+    assert block.entropy_std == pytest.approx(mixed.std(), abs=1e-4)
+    for label in (0, 1):
+        own = grid[labels == label]
+        assert np.allclose(block.class_mean[label], own.mean((0, 3)), atol=1e-5)
+        assert np.allclose(block.class_std[label], own.std((0, 3)), atol=1e-4)
+        apart = np.abs(own.mean(0) - grid.mean(0)).mean()
+        assert block.class_distance[label] == pytest.approx(apart, abs=1e-5)
+    with torch.no_grad():
+        said = net(torch.cat([subject.read(path).image for path in paths])).argmax(1).numpy()
+    assert found.right == (said == labels).sum()
+
+
+def test_without_class_folders_the_prediction_is_the_class(tmp_path: Path) -> None:
+    net = make_net("seresnet23_small")
+    paths = []
+    for number, pixels in enumerate(np.random.default_rng(1).integers(0, 256, (3, 8, 9, 3))):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
+    found = explain_folder(open_subject(net, CLASSES), paths)
+    assert (found.by, found.right, sum(found.counts.values())) == ("prediction", None, 3)
+    assert found.blocks[0].wins.shape[1] == 2  # open and closed
+    assert np.allclose(found.blocks[0].wins.sum(1), 1)
+
+
+def test_verdicts_follow_what_the_attention_does(tmp_path: Path) -> None:
+    """Gates that were drawn at random decide; silent ones are even, and biased ones fixed."""
+    paths = list(draw_class_folders(tmp_path / "colours", 3).rglob("*.png"))
+    net = make_net()
+    sites = [net.layer2[0].conv2.fc2, net.layer3[0].conv2.fc2]
+    with torch.no_grad():
+        for fc2 in sites:
+            fc2.weight.zero_()
+            fc2.bias.zero_()
+        sites[1].bias[: len(sites[1].bias) // 2] = 3
+    found = {block.block: block for block in explain_folder(net, paths).blocks}
+    assert found["layer1.0"].verdict == "decides"
+    assert found["layer2.0"].verdict == "even"
+    assert found["layer2.0"].entropy == pytest.approx(1)
+    assert found["layer3.0"].verdict == "fixed"
+    assert not found["layer3.0"].switching.any()
+
+
+def test_numbers_survive_json(tmp_path: Path) -> None:
+    subject = open_subject(make_net("sknet23_small"), CLASSES)
+    one = explain_image(subject, make_pixels(), activation=False)
+    said = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+    weights = np.array(said["blocks"][2]["weights"])
+    assert np.allclose(weights, one.blocks[2].attention.weights[0], atol=1e-6)
+    assert said["blocks"][2]["effects"][1]["change"] == one.blocks[2].effects[1].change
+    assert list(said["top"]) == [CLASSES[k] for k in np.argsort(-one.scores)]
+    many = explain_folder(subject, draw_pictures(tmp_path / "pictures", 2).rglob("*.png"))
+    said = json.loads(json.dumps(many.to_dict(), allow_nan=False))
+    assert np.allclose(said["blocks"][0]["mean"], many.blocks[0].mean, atol=1e-6)
+    assert said["blocks"][0]["classes"]["dog"]["mean"] == many.blocks[0].class_mean[1].tolist()
+    assert len(said["blocks"][0]["switching"]) == many.blocks[0].switching.sum()
+
+
+def test_what_cannot_be_explained_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = make_net()
+    with pytest.raises(UserError, match=r"no class 'dgo' among the 3 .* Did you mean dog"):
+        explain_image(open_subject(net, CLASSES), make_pixels(), target="dgo")
+    with pytest.raises(UserError, match="no block with attention called 'layer9'"):
+        explain_image(net, make_pixels(), block="layer9")
+    with pytest.raises(UserError, match="A Linear cannot be explained"):
+        open_subject(torch.nn.Linear(1, 1))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImage, match=r"broken\.png"):
+        explain_image(net, tmp_path / "broken.png")
+    left_out: list[UnreadableImage] = []
+    with pytest.raises(UserError, match="None of the images can be read"):
+        explain_folder(net, [tmp_path / "broken.png"], unreadable=left_out)
+    assert len(left_out) == 1
+    monkeypatch.setitem(sys.modules, "captum", None)
+    with pytest.raises(UserError, match=r"captum is not installed.*resnestkit\[explain\]"):
+        explain_image(net, make_pixels())
+    net.head_is_new = True
+    with pytest.raises(UserError, match="never trained"):
+        explain_image(net, make_pixels())
