@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from resnestkit.detection.detector import Detector, build_detector
@@ -21,18 +20,12 @@ from resnestkit.detection.spec import (
     torchvision_settings,
 )
 from resnestkit.errors import UserError, nearest
-from resnestkit.factory import check_frozen, check_loadable, create_model, take_state, unwrap
+from resnestkit.factory import check_frozen, create_model, unwrap
 from resnestkit.models.spec import NormPolicy
-from resnestkit.models.zoo import TABLE, Net, find_net
+from resnestkit.models.zoo import Net, find_net
 from resnestkit.preprocessing import Preprocessing
-from resnestkit.weights.checkpoint import (
-    DETECTOR,
-    ModelCard,
-    current_versions,
-    load_checkpoint,
-    read_card,
-    save_tensors,
-)
+from resnestkit.saving import build_as_said, load_built, make_card, save_built
+from resnestkit.weights.checkpoint import DETECTOR, ModelCard, read_card
 from resnestkit.weights.detector_loading import load_found
 from resnestkit.weights.detectors import FoundDetector, find_detector
 from resnestkit.weights.foreign import read_weights
@@ -103,26 +96,17 @@ def create_detector(
         raise UserError(f"There is no detector called {kind!r}.{nearest(kind, KINDS)}")
     net = find_net(backbone)
     check_frozen(weights, norm, frozen_stages)
-    sizes = (min_size,) if isinstance(min_size, int) else min_size and tuple(min_size)
-    asked: dict[str, Any] = {
-        "classes": classes,
-        "norm": norm,
-        "head_norm": head_norm,
-        "min_sizes": sizes,
-        "max_size": max_size,
-        "fpn_channels": fpn_channels,
-    }
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = given_options(classes, norm, head_norm, min_size, max_size, fpn_channels)
     path = None if weights is None else find_weights(weights, net.name)
     found = None if path is None else find_detector(path, read_weights(path), read_card(path))
     if path is not None and found is not None:
-        _check_same(path, found, kind, net, settings)
+        check_as_found(path, found, kind, net, settings)
         images = preprocessing or found.preprocessing or Preprocessing()
         if images.channels != in_channels:
             raise UserError(
                 f"{path} reads images of {images.channels} channels, not {in_channels}."
             )
-        model = build_detector(_spec_of(found, net, given, settings), images)
+        model = build_detector(spec_as_found(found, net, given, settings), images)
         load_found(model, path, found, frozen_stages, partial=partial)
         return model
     defaults = {"classes": COCO_CLASSES, "head_norm": _new_head_norm(norm or "batch", settings)}
@@ -132,6 +116,27 @@ def create_detector(
     body = create_model(net.name, 0, in_channels, weights=path, norm=spec.norm, **options)
     images = preprocessing or body.preprocessing or Preprocessing.for_images(net.size, in_channels)
     return build_detector(spec, images, body)
+
+
+def given_options(
+    classes: int | None,
+    norm: NormPolicy | None,
+    head_norm: HeadNorm | None,
+    min_size: int | Sequence[int] | None,
+    max_size: int | None,
+    fpn_channels: int | None,
+) -> dict[str, Any]:
+    """Fields of a spec that the caller of `create_detector` chose."""
+    sizes = (min_size,) if isinstance(min_size, int) else min_size and tuple(min_size)
+    asked: dict[str, Any] = {
+        "classes": classes,
+        "norm": norm,
+        "head_norm": head_norm,
+        "min_sizes": sizes,
+        "max_size": max_size,
+        "fpn_channels": fpn_channels,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _choose_settings(kind: Kind, settings: Settings) -> DetectionSettings:
@@ -152,7 +157,7 @@ def _new_head_norm(norm: NormPolicy, settings: Settings | None) -> HeadNorm:
     return "none" if settings == "torchvision" or norm == "frozen" else norm
 
 
-def _check_same(
+def check_as_found(
     path: Path, found: FoundDetector, kind: Kind, net: Net, settings: Settings | None
 ) -> None:
     """Raise UserError if a file is known to be of another detector than is asked for."""
@@ -165,7 +170,7 @@ def _check_same(
         )
 
 
-def _spec_of(
+def spec_as_found(
     found: FoundDetector, net: Net, given: Mapping[str, Any], settings: Settings | None
 ) -> DetectorSpec:
     """What to build for a whole detector's weights: as asked for, else as they are."""
@@ -206,20 +211,8 @@ def detector_card(
     names = tuple(map(str, numbered if classes is None else classes))
     if len(names) != spec.classes:
         raise UserError(f"{len(names)} names for {spec.classes} classes of objects; give as many.")
-    net = next((one for one in TABLE if one.spec == spec.net), None)
-    return ModelCard(
-        kind=DETECTOR,
-        net=net.name if net else "custom",
-        spec=spec.net,
-        classes=names,
-        preprocessing=model.preprocessing,
-        norm=spec.norm,
-        head_is_new=model.head_is_new,
-        metrics={name: float(value) for name, value in (metrics or {}).items()},
-        data=dict(data or {}),
-        versions=current_versions(),
-        detector=spec,
-    )
+    own: dict[str, Any] = {"head_is_new": model.head_is_new, "detector": spec}
+    return make_card(DETECTOR, spec, model.preprocessing, names, metrics, data, **own)
 
 
 def save_detector(
@@ -234,11 +227,8 @@ def save_detector(
     Raises UserError if nobody could load the file, or it cannot be written.
     """
     detector: Detector = unwrap(model, Detector, "a detector of create_detector")
-    path = Path(path)
     card = detector_card(detector, classes, metrics)
-    check_loadable(path, card, detector.state_dict(), build_from_card)
-    save_tensors(path, detector.state_dict(), card.to_dict())
-    return card
+    return save_built(detector, Path(path), card, build_from_card)
 
 
 def load_detector(path: str | Path) -> tuple[Detector, ModelCard]:
@@ -246,12 +236,7 @@ def load_detector(path: str | Path) -> tuple[Detector, ModelCard]:
 
     Raises UserError if the file is not a detector's checkpoint.
     """
-    card, tensors = load_checkpoint(Path(path), DETECTOR)
-    with torch.device("meta"):
-        model = build_from_card(card)
-    take_state(model, Path(path), tensors)
-    model.head_is_new = card.head_is_new
-    return model.eval(), card
+    return load_built(Path(path), DETECTOR, build_from_card)
 
 
 def build_from_card(card: ModelCard) -> Detector:
@@ -259,10 +244,6 @@ def build_from_card(card: ModelCard) -> Detector:
 
     Raises UserError if there is none.
     """
-    assert card.detector is not None
-    try:
-        return build_detector(card.detector, card.preprocessing)
-    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"No {card.detector.kind} can be built as its card says: {error}."
-        ) from error
+    spec = card.detector
+    assert spec is not None
+    return build_as_said(spec.kind, lambda: build_detector(spec, card.preprocessing))

@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from resnestkit.errors import UserError, nearest
-from resnestkit.factory import check_frozen, check_loadable, create_model, take_state, unwrap
+from resnestkit.factory import check_frozen, create_model, unwrap
 from resnestkit.models.spec import NormPolicy
-from resnestkit.models.zoo import TABLE, Net, find_net
+from resnestkit.models.zoo import Net, find_net
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.saving import (
+    build_as_said,
+    check_palette,
+    load_built,
+    make_card,
+    number_classes,
+    save_built,
+)
 from resnestkit.segmentation.segmenter import Segmenter, build_segmenter
 from resnestkit.segmentation.spec import (
     KINDS,
@@ -24,14 +31,7 @@ from resnestkit.segmentation.spec import (
     own_output_stride,
     wants_auxiliary,
 )
-from resnestkit.weights.checkpoint import (
-    SEGMENTER,
-    ModelCard,
-    current_versions,
-    load_checkpoint,
-    read_card,
-    save_tensors,
-)
+from resnestkit.weights.checkpoint import SEGMENTER, ModelCard, read_card
 from resnestkit.weights.foreign import read_weights
 from resnestkit.weights.loading import find_weights
 from resnestkit.weights.segmenter_loading import load_found
@@ -177,27 +177,14 @@ def segmenter_card(
     Raises UserError if the names, or the colours, are not as many as the classes.
     """
     spec = model.spec
-    numbered = (f"class {number}" for number in range(spec.classes))
-    names = tuple(map(str, numbered if classes is None else classes))
-    for what, count in (("names", len(names)), ("colours", len(palette) or spec.classes)):
-        if count != spec.classes:
-            raise UserError(f"{count} {what} for {spec.classes} classes; give as many.")
-    net = next((one for one in TABLE if one.spec == spec.net), None)
-    return ModelCard(
-        kind=SEGMENTER,
-        net=net.name if net else "custom",
-        spec=spec.net,
-        classes=names,
-        preprocessing=model.preprocessing,
-        norm=spec.norm,
-        output_stride=spec.output_stride,
-        head_is_new=model.head_is_new,
-        metrics={name: float(value) for name, value in (metrics or {}).items()},
-        data=dict(data or {}),
-        versions=current_versions(),
-        segmenter=spec,
-        palette=tuple(tuple(map(int, colour)) for colour in palette),
-    )
+    names = number_classes(classes, spec.classes)
+    own: dict[str, Any] = {
+        "head_is_new": model.head_is_new,
+        "output_stride": spec.output_stride,
+        "segmenter": spec,
+        "palette": check_palette(names, palette, spec.classes),
+    }
+    return make_card(SEGMENTER, spec, model.preprocessing, names, metrics, data, **own)
 
 
 def save_segmenter(
@@ -213,11 +200,8 @@ def save_segmenter(
     Raises UserError if nobody could load the file, or it cannot be written.
     """
     segmenter: Segmenter = unwrap(model, Segmenter, "a segmenter of create_segmenter")
-    path = Path(path)
     card = segmenter_card(segmenter, classes, metrics, palette=palette)
-    check_loadable(path, card, segmenter.state_dict(), build_from_card)
-    save_tensors(path, segmenter.state_dict(), card.to_dict())
-    return card
+    return save_built(segmenter, Path(path), card, build_from_card)
 
 
 def load_segmenter(path: str | Path) -> tuple[Segmenter, ModelCard]:
@@ -226,12 +210,7 @@ def load_segmenter(path: str | Path) -> tuple[Segmenter, ModelCard]:
     Raises UserError if the file is not a segmenter's checkpoint, or its decoder needs an extra that
     is not installed.
     """
-    card, tensors = load_checkpoint(Path(path), SEGMENTER)
-    with torch.device("meta"):
-        model = build_from_card(card)
-    take_state(model, Path(path), tensors)
-    model.head_is_new = card.head_is_new
-    return model.eval(), card
+    return load_built(Path(path), SEGMENTER, build_from_card)
 
 
 def build_from_card(card: ModelCard) -> Segmenter:
@@ -239,10 +218,6 @@ def build_from_card(card: ModelCard) -> Segmenter:
 
     Raises UserError if there is none.
     """
-    assert card.segmenter is not None
-    try:
-        return build_segmenter(card.segmenter, card.preprocessing)
-    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"No {card.segmenter.kind} can be built as its card says: {error}."
-        ) from error
+    spec = card.segmenter
+    assert spec is not None
+    return build_as_said(spec.kind, lambda: build_segmenter(spec, card.preprocessing))
