@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: demo test lint types walls unit shapes cifar10 masks parity format clean
+.PHONY: demo test lint types walls unit shapes cifar10 masks panoptic parity format clean
 
 demo: $(READY)  ## Train a small ResNeSt and its plain twin on real digits, and look at the result
 	$(BIN)/python scripts/demo.py
@@ -35,6 +35,9 @@ cifar10: $(READY)  ## The recorded CIFAR-10 result; DATA holds cifar10/train and
 
 masks: $(READY)  ## From end to end: two detectors learn the built-in shapes to a mask AP50 of 0.80
 	$(BIN)/python scripts/masks.py
+
+panoptic: $(READY)  ## From end to end: a Panoptic FPN learns the built-in scenes to a panoptic quality of 0.60
+	$(BIN)/python scripts/panoptic.py
 
 parity: $(READY)  ## Every net against every library that has it, in float64: docs/results/parity.md
 	$(BIN)/python scripts/parity.py

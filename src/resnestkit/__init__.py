@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resnestkit.deploy.detection_predictor import DetectionPredictor, Detections
     from resnestkit.deploy.export import export
+    from resnestkit.deploy.panoptic_predictor import PanopticPrediction, PanopticPredictor
     from resnestkit.deploy.predictor import Prediction, Predictor
     from resnestkit.deploy.quantise import quantise
     from resnestkit.deploy.segmentation_predictor import Segmentation, SegmentationPredictor
     from resnestkit.detection.compiled import compile_detector
     from resnestkit.detectors import create_detector, load_detector, save_detector
     from resnestkit.errors import UserError
+    from resnestkit.explain.folder import explain_folder
+    from resnestkit.explain.picture import explain_image
     from resnestkit.factory import create_model, load_model, save_model
     from resnestkit.models.insert import insert_attention
     from resnestkit.models.spec import NetSpec
     from resnestkit.models.zoo import list_models
+    from resnestkit.panoptics import create_panoptic, load_panoptic, save_panoptic
     from resnestkit.plugins.hub import fetch_from_hub, from_hub, push_to_hub
     from resnestkit.plugins.timm_registry import register_with_timm
     from resnestkit.runtime.session import open_session
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from resnestkit.training.evaluate import evaluate
     from resnestkit.training.recipe import (
         DetectionRecipe,
+        PanopticRecipe,
         Recipe,
         SegmentationRecipe,
         load_recipe,
@@ -43,6 +48,9 @@ _HOMES = {
     "Prediction": "deploy.predictor",
     "Predictor": "deploy.predictor",
     "DetectionRecipe": "training.recipe",
+    "PanopticPrediction": "deploy.panoptic_predictor",
+    "PanopticPredictor": "deploy.panoptic_predictor",
+    "PanopticRecipe": "training.recipe",
     "Recipe": "training.recipe",
     "Segmentation": "deploy.segmentation_predictor",
     "SegmentationPredictor": "deploy.segmentation_predictor",
@@ -52,8 +60,11 @@ _HOMES = {
     "compile_detector": "detection.compiled",
     "create_detector": "detectors",
     "create_model": "factory",
+    "create_panoptic": "panoptics",
     "create_segmenter": "segmenters",
     "evaluate": "training.evaluate",
+    "explain_folder": "explain.folder",
+    "explain_image": "explain.picture",
     "export": "deploy.export",
     "fetch_from_hub": "plugins.hub",
     "from_hub": "plugins.hub",
@@ -61,6 +72,7 @@ _HOMES = {
     "list_models": "models.zoo",
     "load_detector": "detectors",
     "load_model": "factory",
+    "load_panoptic": "panoptics",
     "load_recipe": "training.recipe",
     "load_segmenter": "segmenters",
     "open_session": "runtime.session",
@@ -70,6 +82,7 @@ _HOMES = {
     "resume": "training.train",
     "save_detector": "detectors",
     "save_model": "factory",
+    "save_panoptic": "panoptics",
     "save_segmenter": "segmenters",
     "train": "training.train",
 }
@@ -79,6 +92,9 @@ __all__ = [
     "DetectionRecipe",
     "Detections",
     "NetSpec",
+    "PanopticPrediction",
+    "PanopticPredictor",
+    "PanopticRecipe",
     "Prediction",
     "Predictor",
     "Recipe",
@@ -90,8 +106,11 @@ __all__ = [
     "compile_detector",
     "create_detector",
     "create_model",
+    "create_panoptic",
     "create_segmenter",
     "evaluate",
+    "explain_folder",
+    "explain_image",
     "export",
     "fetch_from_hub",
     "from_hub",
@@ -99,6 +118,7 @@ __all__ = [
     "list_models",
     "load_detector",
     "load_model",
+    "load_panoptic",
     "load_recipe",
     "load_segmenter",
     "open_session",
@@ -108,6 +128,7 @@ __all__ = [
     "resume",
     "save_detector",
     "save_model",
+    "save_panoptic",
     "save_segmenter",
     "train",
 ]

@@ -14,13 +14,15 @@ DEFAULT_DATA = "digits"
 """Built-in data, which has a recipe of the same name."""
 
 
-Task = Literal["classification", "detection", "segmentation"]
+Task = Literal["classification", "detection", "segmentation", "panoptic"]
 RecipeT = TypeVar("RecipeT", bound=BaseRecipe)
 
 
 @dataclass(frozen=True)
 class TrainArguments(Generic[RecipeT]):
     """Train a net on images by class, a detector on boxes, a segmenter on masks; or on the digits.
+
+    With --task panoptic, masks that tell things apart train a panoptic net.
 
     Settings come from the defaults, then from --recipe, then from the other flags. The defaults
     shown here are those of the digits; with --data, --task or --recipe before --help, they are
@@ -33,7 +35,7 @@ class TrainArguments(Generic[RecipeT]):
     Images with boxes: annotations/ of COCO's form with images/, or "shapes". Images with masks:
     images/ and labels/, or as CamVid, ADE20K, Cityscapes or COCO panoptic have it, or "scenes"."""
     task: Task | None = None
-    """What is learnt; none tells it from the data."""
+    """What is learnt; none tells it from the data, but for panoptic."""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Start from a recipe that comes with the package, a .py file, or a run's config.json."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -67,7 +69,8 @@ class EvaluateArguments:
     """Measure a checkpoint on labelled images; its own data are the default.
 
     A classifier gives its accuracy, a detector COCO's twelve numbers and the precision per class, a
-    segmenter its IoU per class, and by which protocol it was measured.
+    segmenter its IoU per class, and by which protocol it was measured, and a panoptic net its
+    panoptic quality.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -78,7 +81,7 @@ class EvaluateArguments:
     split: Literal["train", "val", "test", "all"] | None = None
     """Which images; if not given, test, else val, else what was held out, else all."""
     batch_size: int | None = None
-    """Images per step; 128 if not given, 4 for a detector or a segmenter."""
+    """Images per step; 128 for a classifier, else 4, if not given."""
     precision: Precision = "float32"
     """Arithmetic of the forward pass."""
     device: str = "auto"
@@ -104,7 +107,8 @@ class PredictArguments:
     """Say what is on images: files, folders (searched through) or globs.
 
     A classifier names each image, a detector draws its objects on it, and a segmenter writes the
-    class of every pixel: an index mask, a coloured overlay and a legend.
+    class of every pixel: an index mask, a coloured overlay and a legend. A panoptic net writes
+    segments in COCO's panoptic form, and overlays.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -115,10 +119,11 @@ class PredictArguments:
     top: int | None = None
     """A classifier's guesses per image; 3 if not given."""
     score: float | None = None
-    """Show a detector's objects from this score on; if not given, that of its best validation."""
+    """Show a detector's objects, or a panoptic net's things, from this score on; if not given, that
+    of its best validation, or of its training."""
     output: Path | None = None
-    """Folder for a detector's drawings or a segmenter's masks; detections/ or segmentation/ if not
-    given."""
+    """Folder for a detector's drawings, a segmenter's masks or a panoptic net's segments;
+    detections/, segmentation/ or panoptic/ if not given."""
     scales: tuple[float, ...] | None = None
     """Sizes at which a segmenter looks at an image, as multiples; if not given, as the validation
     of its training did."""
@@ -141,9 +146,36 @@ class PredictArguments:
     file; if not given, what such a file remembers, and else float32."""
     json: Path | None = None
     """Write the guesses, or a segmenter's shares of each class, to this file as JSON, or the
-    objects in COCO's form of results."""
+    objects in COCO's form of results, or the segments in its panoptic form."""
     csv: Path | None = None
-    """Write the guesses, objects or shares to this file as CSV, a line for each."""
+    """Write the guesses, objects, segments or shares to this file as CSV, a line for each."""
+
+
+@dataclass(frozen=True)
+class ExplainArguments:
+    """Show what the attention of a net does on images, in a report that opens anywhere.
+
+    Named files, up to 8, are explained one by one: the weights of the splits, block by block, what
+    each split looks at, a class activation map, and what changes if a split is forced to 0, a half
+    or 1. Several images, and those of folders and globs, are told together: by class and depth,
+    which channels switch between splits, and where attention decides or idles.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A classifier, detector or segmenter that `resnestkit train` wrote."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Image files, folders or globs."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["--out"], metavar="FOLDER")] = Path(
+        "explanation"
+    )
+    """Where to write report.html, explain.json and the pictures."""
+    target: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None
+    """The class whose score and activation to look at in single images; if not given, the one with
+    the highest score."""
+    block: str | None = None
+    """Look at this block alone, such as layer3.2, with pictures for each of its heads."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, ..."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +259,42 @@ class QuantiseArguments:
     """Which images measure the cost; if not given, test, else val, else what was held out."""
     json: Path | None = None
     """Write all that the file says of itself to this file."""
+
+
+@dataclass(frozen=True)
+class ServeArguments:
+    """Answer over HTTP what is on images, with a page to drop one on.
+
+    Requests are computed in batches as they come in; what is too much, too large or too slow is
+    refused in words. RESNESTKIT_TOKEN in the environment, or --token-file, asks every client for
+    that token.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A file that `resnestkit train` wrote; of a classifier also what `resnestkit export` or
+    `resnestkit quantise` made of it."""
+    host: str = "127.0.0.1"
+    """Address to listen at; only this machine reaches the usual one."""
+    port: int = 8000
+    """Port to listen at; 0 for any that is free."""
+    token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with a token that clients must bring."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, ..."""
+    threads: int | None = None
+    """How many at most compute; one for each core if not given."""
+    precision: Precision | None = None
+    """A classifier's arithmetic, as for `resnestkit predict`."""
+    batch_size: int = 16
+    """Images computed at a time, at most."""
+    queue: int = 256
+    """Images received, waiting or computed; for more, clients are told to come back."""
+    max_megabytes: float = 20.0
+    """Of one request."""
+    max_megapixels: float = 40.0
+    """Of one image."""
+    timeout: float = 30.0
+    """Seconds from a request to its answer."""
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,19 @@ from resnestkit.arguments import (
     ConvertDataArguments,
     DoctorArguments,
     EvaluateArguments,
+    ExplainArguments,
     ExportArguments,
     InspectArguments,
     ModelsArguments,
     PredictArguments,
     QuantiseArguments,
+    ServeArguments,
     TrainArguments,
 )
 from resnestkit.data.detection.layout import looks_like_detection
 from resnestkit.data.segmentation.layout import looks_like_segmentation
 from resnestkit.errors import UserError, nearest
+from resnestkit.extras import require
 from resnestkit.models.zoo import TABLE, list_models
 from resnestkit.report.words import name_score
 from resnestkit.tables import (
@@ -45,6 +48,9 @@ from resnestkit.tables import (
     detection_table,
     evaluation_table,
     net_table,
+    panoptic_csv,
+    panoptic_evaluation_table,
+    panoptic_table,
     prediction_csv,
     prediction_table,
     segmentation_csv,
@@ -105,6 +111,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     """Measure a checkpoint on labelled images."""
     parsed = _parse(EvaluateArguments, "evaluate", arguments)
     from resnestkit.tasks.detection_evaluation import DetectionEvaluation  # noqa: PLC0415  (torch)
+    from resnestkit.tasks.panoptic_evaluation import PanopticEvaluation  # noqa: PLC0415  (torch)
     from resnestkit.tasks.segmentation_evaluation import (  # noqa: PLC0415  (torch loads here)
         SegmentationEvaluation,
     )
@@ -123,7 +130,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         flip=parsed.flip or None,
         windows=parsed.windows,
     )
-    if isinstance(evaluation, DetectionEvaluation):
+    if isinstance(evaluation, PanopticEvaluation):
+        print(panoptic_evaluation_table(evaluation, classes))
+    elif isinstance(evaluation, DetectionEvaluation):
         print(detection_evaluation_table(evaluation, classes))
     elif isinstance(evaluation, SegmentationEvaluation):
         print(segmentation_evaluation_table(evaluation, classes))
@@ -141,9 +150,10 @@ def predict(arguments: Sequence[str]) -> int:
         raise UserError("Give the images to look at after the checkpoint: files, folders or globs.")
     from resnestkit.deploy.predictor import collect_images  # noqa: PLC0415  (slow to import)
 
-    answers = {"detector": _detect, "segmenter": _segment}
+    answers = {"detector": _detect, "segmenter": _segment, "panoptic": _tell_segments}
     kind = _kind_of(parsed.checkpoint)
-    _refuse_foreign_flags(parsed, kind if kind in answers else "classifier")
+    named = {"panoptic": "panoptic net"}.get(kind, kind)
+    _refuse_foreign_flags(parsed, named if kind in answers else "classifier")
     unreadable = answers.get(kind, _classify)(parsed, collect_images(parsed.images))
     for image in unreadable:
         print(f"resnestkit: cannot read {image}", file=sys.stderr)
@@ -163,8 +173,8 @@ def _refuse_foreign_flags(parsed: PredictArguments, kind: str) -> None:
     """Raise UserError for a flag of another kind of model than the checkpoint holds."""
     flags = {
         "top": ("classifier",),
-        "score": ("detector",),
-        "output": ("detector", "segmenter"),
+        "score": ("detector", "panoptic net"),
+        "output": ("detector", "segmenter", "panoptic net"),
         **dict.fromkeys(("threads", "precision"), ("classifier",)),
         **dict.fromkeys(("scales", "flip", "windows", "tile", "max_megapixels"), ("segmenter",)),
     }
@@ -257,6 +267,58 @@ def _segment(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserE
     return unreadable
 
 
+def explain(arguments: Sequence[str]) -> int:
+    """Show what the attention of a net does on images."""
+    parsed = _parse(ExplainArguments, "explain", arguments)
+    if not parsed.images:
+        raise UserError("Give the images to explain after the checkpoint: files, folders or globs.")
+    from resnestkit.explain.command import explain  # noqa: PLC0415  (torch loads here)
+    from resnestkit.progress import Reporter  # noqa: PLC0415  (torch loads here)
+
+    made = explain(
+        parsed.checkpoint,
+        parsed.images,
+        parsed.output,
+        target=parsed.target,
+        block=parsed.block,
+        device=parsed.device,
+        reporter=Reporter(),
+    )
+    print("\n".join([*made.lines, f"report      {made.report}"]))
+    for image in made.unreadable:
+        print(f"resnestkit: cannot read {image}", file=sys.stderr)
+    return 1 if made.unreadable else 0
+
+
+def _tell_segments(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserError]:
+    """Write the segments of each image; what could not be read comes back."""
+    from resnestkit.data.images import UnreadableImage  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.drawings import leave_out_drawings  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.panoptic_folder import SegmentFolder  # noqa: PLC0415  (torch loads here)
+    from resnestkit.deploy.panoptic_predictor import (  # noqa: PLC0415  (torch loads here)
+        PanopticPredictor,
+    )
+
+    images = leave_out_drawings(images)
+    predictor = PanopticPredictor(parsed.checkpoint, parsed.device, parsed.score)
+    classes, folder = predictor.card.classes, parsed.output or Path("panoptic")
+    written = SegmentFolder(folder, images, classes, predictor.things, predictor.colours)
+    unreadable: list[UnreadableImage] = []
+    found = []
+    for one, image in predictor.iterate(images, unreadable):
+        written.write(one, image)
+        found.append((one.image, one.counts, one.shares))
+    listed = written.finish()
+    if found:
+        print(panoptic_table(found))
+        print(f"\nscore       {predictor.score:.2f} or more\nsegments    {listed}")
+    if parsed.json is not None:
+        _write(parsed.json, json.dumps(written.content(), indent=2))
+    if parsed.csv is not None:
+        _write(parsed.csv, panoptic_csv(written.content()))
+    return unreadable
+
+
 def export(arguments: Sequence[str]) -> int:
     """Write a model for another runtime, checked against PyTorch."""
     parsed = _parse(ExportArguments, "export", arguments)
@@ -313,6 +375,33 @@ def quantise(arguments: Sequence[str]) -> int:
     print(f"{cost_table(quantised)}\nfile        {quantised.path}")
     if parsed.json is not None:
         _write(parsed.json, json.dumps(asdict(quantised.card), indent=2))
+    return 0
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Answer over HTTP, with a page to drop images on."""
+    parsed = _parse(ServeArguments, "serve", arguments)
+    for library in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        require(library, "serve")
+    from resnestkit.serve.running import serve  # noqa: PLC0415  (an extra)
+    from resnestkit.serve.settings import Limits  # noqa: PLC0415  (an extra)
+
+    serve(
+        parsed.model,
+        Limits(
+            batch_size=parsed.batch_size,
+            queue=parsed.queue,
+            max_megabytes=parsed.max_megabytes,
+            max_megapixels=parsed.max_megapixels,
+            timeout=parsed.timeout,
+        ),
+        host=parsed.host,
+        port=parsed.port,
+        token_file=parsed.token_file,
+        device=parsed.device,
+        threads=parsed.threads,
+        precision=parsed.precision,
+    )
     return 0
 
 
@@ -412,9 +501,11 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor,
     "evaluate": evaluate,
     "predict": predict,
+    "explain": explain,
     "export": export,
     "quantise": quantise,
     "benchmark": benchmark,
+    "serve": serve,
     "compare": compare,
     "models": models,
     "weights": weights,

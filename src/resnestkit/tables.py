@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from resnestkit.runtime.classifier import Prediction
     from resnestkit.tasks.detection_evaluation import DetectionEvaluation, Measured
     from resnestkit.tasks.evaluation import Evaluation
+    from resnestkit.tasks.panoptic_evaluation import PanopticEvaluation, Quality
     from resnestkit.tasks.segmentation_evaluation import SegmentationEvaluation
 
 
@@ -92,6 +93,29 @@ def segmentation_evaluation_table(
     return f"{columns(rows, frozenset(range(1, 5)))}\n\n{summary}"
 
 
+def panoptic_evaluation_table(evaluation: PanopticEvaluation, classes: Sequence[str]) -> str:
+    """Every class's numbers, then the summary."""
+    rows = [["class", "PQ", "SQ", "RQ", "found", "missed", "wrong"]]
+    for name, one in zip(classes, evaluation.per_class, strict=True):
+        counts = (one.found, one.missed, one.wrong)
+        rows.append([name, *_qualities(one.quality), *map(str, counts)])
+    means = [
+        ["", "PQ", "SQ", "RQ"],
+        *(
+            [name, *_qualities(getattr(evaluation, name))]
+            for name in ("all", "things", "stuff", "torchmetrics")
+        ),
+    ]
+    return (
+        f"{columns(rows, frozenset(range(1, 7)))}\n\n{columns(means, frozenset(range(1, 4)))}\n\n"
+        "torchmetrics is as all, but does not mind what is left void."
+    )
+
+
+def _qualities(quality: Quality) -> list[str]:
+    return [_percent(value) for value in (quality.pq, quality.sq, quality.rq)]
+
+
 def _class_table(kind: str, measured: Measured, classes: Sequence[str]) -> str:
     rows = [[f"class, by {kind}", "objects", "AP", "AP50", "AP75", "AR"]]
     for name, one in zip(classes, measured.per_class, strict=True):
@@ -153,6 +177,32 @@ def segmentation_csv(said: Sequence[Mapping[str, Any]]) -> str:
     for one in said:
         for name, share in one["shares"].items():
             writer.writerow([one["image"], name, f"{share:.6f}"])
+    return text.getvalue()
+
+
+def panoptic_table(
+    found: Sequence[tuple[str, Mapping[str, int], Mapping[str, float]]],
+) -> str:
+    """A line per image: its things, and what of the rest is what."""
+    rows = [["image", "things", "stuff"]]
+    for image, counts, shares in found:
+        things = ", ".join(f"{number} {name}" for name, number in counts.items())
+        stuff = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:_MOSTLY])
+        rows.append([image, things or "-", stuff or "-"])
+    return columns(rows)
+
+
+def panoptic_csv(content: Mapping[str, Any]) -> str:
+    """A line per segment, of what COCO's panoptic form says, for other programs."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "segment", "class", "thing", "score", "pixels"])
+    names = {one["id"]: one for one in content["categories"]}
+    for image, annotation in zip(content["images"], content["annotations"], strict=True):
+        for one in annotation["segments_info"]:
+            kind = names[one["category_id"]]
+            row = [one["id"], kind["name"], kind["isthing"], f"{one['score']:.4f}", one["area"]]
+            writer.writerow([image["file_name"], *row])
     return text.getvalue()
 
 

@@ -76,6 +76,7 @@ class RegionDetector(Detector, GeneralizedRCNN):
     """Faster, Mask, Cascade and Cascade Mask R-CNN: proposals first, then a look at each."""
 
     rpn: Proposals
+    roi_heads: RegionHeads
 
     def __init__(self, spec: DetectorSpec, preprocessing: Preprocessing, body: Backbone) -> None:
         backbone = PyramidBackbone(body, spec)

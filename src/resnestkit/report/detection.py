@@ -67,13 +67,7 @@ def draw_detection_curves(records: Sequence[Record]) -> bytes:
     """
     figure = new_figure(10.0, 6.2)
     losses, precision, rate, speed = figure.subplots(2, 2).flat
-    parts = sorted({key for one in records for key in one if key.startswith("train_loss_")})
-    drawn = [("all", "train_loss", INK)]
-    drawn += [
-        (key.removeprefix("train_loss_").replace("_", " "), key, _hex(i))
-        for i, key in enumerate(parts[:NAMED_CURVES])
-    ]
-    draw_panel(losses, "Loss", records, drawn)
+    draw_losses(losses, records)
     title, key = "Boxes, %", "val_ap"
     if any("val_mask_ap" in one for one in records):
         title, key = "Masks, %", "val_mask_ap"
@@ -82,6 +76,17 @@ def draw_detection_curves(records: Sequence[Record]) -> bytes:
     mark_best(precision, read_points(records, key, 100.0))
     draw_pace(rate, speed, records)
     return to_png(figure)
+
+
+def draw_losses(axes: Axes, records: Sequence[Record]) -> None:
+    """The loss of a training and its parts, ``train_loss_...``."""
+    parts = sorted({key for one in records for key in one if key.startswith("train_loss_")})
+    drawn = [("all", "train_loss", INK)]
+    drawn += [
+        (key.removeprefix("train_loss_").replace("_", " "), key, _hex(i))
+        for i, key in enumerate(parts[:NAMED_CURVES])
+    ]
+    draw_panel(axes, "Loss", records, drawn)
 
 
 def draw_precision_recall(curves: Sequence[PrecisionRecall]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCORES = {"top1": "accuracy", "ap": "AP", "mask_ap": "mask AP", "miou": "mIoU"}
+SCORES = {"top1": "accuracy", "ap": "AP", "mask_ap": "mask AP", "miou": "mIoU", "pq": "PQ"}
 
 
 def name_score(metric: str) -> str:

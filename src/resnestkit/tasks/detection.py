@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -60,16 +61,7 @@ class DetectionTask(Task[DetectionBatch, DetectionEvaluation]):
         if self._taught is not model:
             leave_resizing_to_the_loader(model)
             self._taught = model
-        images = prepare_images(batch.images, compute)
-        targets = [target.to_dict(compute.device) for target in batch.targets]
-        with compute.autocast():
-            losses: dict[str, Tensor] = model(images, targets)
-        losses = {name: value.float() for name, value in losses.items()}
-        loss = torch.stack(list(losses.values())).sum()
-        count = len(batch.indices)
-        parts = torch.stack([loss, *losses.values()]).tolist()  # waits for the device once
-        sums = {name: part * count for name, part in zip(["loss", *losses], parts, strict=True)}
-        return Step(loss, count, sums)
+        return learn(model, batch, compute)
 
     def evaluate(
         self,
@@ -151,6 +143,39 @@ class DetectionTask(Task[DetectionBatch, DetectionEvaluation]):
         from resnestkit.tasks.detection_report import describe  # noqa: PLC0415  (as said)
 
         return describe(result, self.classes, images, split)
+
+
+class Learnable(Protocol):
+    """What one learns from a target of a batch."""
+
+    def to_dict(self, device: torch.device) -> dict[str, Tensor]:
+        """As the model takes it."""
+
+
+class LearnableBatch(Protocol):
+    """Images with targets, of detection or of what is built on it."""
+
+    @property
+    def images(self) -> list[Tensor]:
+        """As bytes."""
+
+    @property
+    def targets(self) -> Sequence[Learnable]:
+        """One for each."""
+
+
+def learn(model: nn.Module, batch: LearnableBatch, compute: Compute) -> Step:
+    """A step of a model that gives a dict of losses: their sum."""
+    images = prepare_images(batch.images, compute)
+    targets = [target.to_dict(compute.device) for target in batch.targets]
+    with compute.autocast():
+        losses: dict[str, Tensor] = model(images, targets)
+    losses = {name: value.float() for name, value in losses.items()}
+    loss = torch.stack(list(losses.values())).sum()
+    count = len(images)
+    parts = torch.stack([loss, *losses.values()]).tolist()  # waits for the device once
+    sums = {name: part * count for name, part in zip(["loss", *losses], parts, strict=True)}
+    return Step(loss, count, sums)
 
 
 def leave_resizing_to_the_loader(model: nn.Module) -> None:

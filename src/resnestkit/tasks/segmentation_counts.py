@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -33,15 +34,16 @@ PICTURE_PIXELS = (460, 400)
 """The most that one picture of a report takes, width and height."""
 
 _Key = tuple[float, int]
+ExampleT = TypeVar("ExampleT")
 
 
 @dataclass
-class _Kept:
+class Kept(Generic[ExampleT]):
     """The few examples with the lowest keys."""
 
-    examples: dict[_Key, Example] = field(default_factory=dict)
+    examples: dict[_Key, ExampleT] = field(default_factory=dict)
 
-    def offer(self, key: _Key, make: Callable[[], Example]) -> None:
+    def offer(self, key: _Key, make: Callable[[], ExampleT]) -> None:
         """Keep an example if its key is among the lowest; it is made only then."""
         if len(self.examples) < SHOWN or key < max(self.examples):
             self.examples[key] = make()
@@ -59,7 +61,7 @@ class Counts:
         self.confusion: Matrix = np.zeros((classes, classes), np.int64)
         self.count = 0
         self.losses: list[float] = []
-        self.worst, self.drawn = _Kept(), _Kept()
+        self.worst, self.drawn = Kept[Example](), Kept[Example]()
 
     def add(
         self,
@@ -111,11 +113,12 @@ def merge(parts: Sequence[Counts], protocol: str) -> SegmentationEvaluation:
         loss=losses / max(1, int(confusion.sum())),
         per_class=shares,
         confusion=confusion.tolist(),
-        worst=_lowest([part.worst for part in parts]),
-        drawn=_lowest([part.drawn for part in parts]),
+        worst=lowest([part.worst for part in parts]),
+        drawn=lowest([part.drawn for part in parts]),
     )
 
 
-def _lowest(parts: Sequence[_Kept]) -> tuple[Example, ...]:
+def lowest(parts: Sequence[Kept[ExampleT]]) -> tuple[ExampleT, ...]:
+    """The few with the lowest keys of what several processes kept."""
     found = {key: one for part in parts for key, one in part.examples.items()}
     return tuple(found[key] for key in sorted(found)[:SHOWN])

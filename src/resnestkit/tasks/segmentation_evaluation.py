@@ -45,7 +45,7 @@ class Example:
 
     def decode(self) -> UInt8[NDArray[np.uint8], "h w"] | Int64[NDArray[np.int64], "h w"]:
         """The predicted classes."""
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(self.mask))))
+        return decode_mask(self.mask)
 
 
 def encode_mask(mask: NDArray[np.int64], most: tuple[int, int]) -> str:
@@ -56,6 +56,13 @@ def encode_mask(mask: NDArray[np.int64], most: tuple[int, int]) -> str:
     thin = np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step].astype(kind))
     Image.fromarray(thin).save(written, "PNG")
     return base64.b64encode(written.getvalue()).decode("ascii")
+
+
+def decode_mask(
+    mask: str,
+) -> UInt8[NDArray[np.uint8], "h w"] | Int64[NDArray[np.int64], "h w"]:
+    """What `encode_mask` wrote."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(mask))))
 
 
 @dataclass(frozen=True, slots=True)

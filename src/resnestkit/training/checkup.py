@@ -12,6 +12,7 @@ from resnestkit.compute import Compute, choose_compute
 from resnestkit.data.detection.check import check_detection_images
 from resnestkit.data.detection.sources import inspect_detection_source
 from resnestkit.data.findings import Finding
+from resnestkit.data.panoptic.sources import inspect_panoptic_source
 from resnestkit.data.segmentation.check import check_segmentation_images
 from resnestkit.data.segmentation.sources import inspect_segmentation_source
 from resnestkit.data.sources import load_source
@@ -23,9 +24,16 @@ from resnestkit.training import doctor
 from resnestkit.training.build import resolve, resolve_data
 from resnestkit.training.classification_patient import ClassificationPatient
 from resnestkit.training.detection_patient import DetectionPatient
+from resnestkit.training.panoptic_patient import PanopticPatient
 from resnestkit.training.preflight import Patient, examine, sort_findings
 from resnestkit.training.prepare import read_splits
-from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe, SegmentationRecipe
+from resnestkit.training.recipe import (
+    BaseRecipe,
+    DetectionRecipe,
+    PanopticRecipe,
+    Recipe,
+    SegmentationRecipe,
+)
 from resnestkit.training.segmentation_patient import SegmentationPatient
 from resnestkit.training.speed import Speed, measure_speed
 
@@ -68,6 +76,10 @@ def check_up(
 def _look_at(data: str, recipe: BaseRecipe, compute: Compute, reporter: Reporter) -> Patient:
     """Read the data as a training would, but refuse nothing yet."""
     net, channels = find_net(recipe.model), len(recipe.mean)
+    if isinstance(recipe, PanopticRecipe):  # which is a detector's too
+        told = inspect_panoptic_source(data, channels, recipe.holdout, recipe.seed)
+        checked = read_splits(told, recipe, reporter, check_segmentation_images)
+        return PanopticPatient(told, checked, net, recipe, compute)
     if isinstance(recipe, DetectionRecipe):
         masks = has_masks(recipe.kind)
         boxed = inspect_detection_source(data, channels, recipe.holdout, recipe.seed, masks=masks)

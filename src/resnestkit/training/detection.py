@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from functools import partial
 
-import torch
-
 from resnestkit.compute import Compute
 from resnestkit.data.check import Checked
 from resnestkit.data.detection.batches import DetectionBatch
@@ -15,14 +13,17 @@ from resnestkit.data.detection.sources import DetectionSource, load_detection_so
 from resnestkit.data.sources import TrainedOn
 from resnestkit.detection.spec import has_masks
 from resnestkit.detectors import detector_card, load_detector
-from resnestkit.factory import create_model
-from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.zoo import find_net
 from resnestkit.progress import Reporter
 from resnestkit.tasks.detection import DetectionTask
 from resnestkit.tasks.detection_evaluation import DetectionEvaluation
 from resnestkit.training.build import describe_compute, synchronise
-from resnestkit.training.detection_build import detection_images, make_detector, make_loaders
+from resnestkit.training.detection_build import (
+    count_net,
+    detection_images,
+    make_detector,
+    make_loaders,
+)
 from resnestkit.training.detection_patient import DetectionPatient, count_objects
 from resnestkit.training.job import Job
 from resnestkit.training.preflight import warn
@@ -48,7 +49,7 @@ def prepare_detection(
     model = make_detector(recipe, len(source.classes), reporter)
     images = model.preprocessing  # what the weights decided, a run that goes on must keep
     recipe = replace(recipe, mean=images.mean, std=images.std, channel_order=images.channel_order)
-    cost = _count(recipe)
+    cost = count_net(recipe)
     reporter.say(
         f"detector    {recipe.kind} on {recipe.model}: "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters; the net alone "
@@ -74,13 +75,6 @@ def prepare_detection(
         cost=cost,
         load=lambda path: load_detector(path)[0],
     )
-
-
-def _count(recipe: DetectionRecipe) -> Cost:
-    """Of the net alone: what the heads cost depends on what is found."""
-    with torch.device("meta"):
-        net = create_model(recipe.model, 0, len(recipe.mean))
-    return count_cost(net, len(recipe.mean), recipe.test_side)
 
 
 def _describe_images(source: DetectionSource, checked: Checked) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from resnestkit.data.check import Checked
 from resnestkit.data.detection.batches import DetectionBatch, DetectionDataset
 from resnestkit.data.detection.table import DetectionImages
@@ -11,6 +13,8 @@ from resnestkit.data.detection.transforms import DetectionAugmentation, Detectio
 from resnestkit.data.loaders import Batches, GroupedSampler, InOrder, Loaders, choose_workers
 from resnestkit.detection.detector import Detector
 from resnestkit.detectors import create_detector
+from resnestkit.factory import create_model
+from resnestkit.models.cost import Cost, count_cost
 from resnestkit.progress import Reporter
 from resnestkit.ranks import rank, ranks
 from resnestkit.training.build import stated_preprocessing
@@ -46,18 +50,22 @@ def make_detector(
     return model
 
 
+def count_net(recipe: DetectionRecipe) -> Cost:
+    """Of the net alone: what the heads cost depends on what is found."""
+    with torch.device("meta"):
+        net = create_model(recipe.model, 0, len(recipe.mean))
+    return count_cost(net, len(recipe.mean), recipe.test_side)
+
+
 def detection_images(checked: Checked) -> DetectionImages:
     """The images of a checked split, with their annotations."""
     assert isinstance(checked.images, DetectionImages)
     return checked.images
 
 
-def make_loaders(
-    checked: dict[str, Checked], validation: str, recipe: DetectionRecipe, *, masks: bool
-) -> Loaders[DetectionBatch]:
-    """Batches of like orientation to train on, and validation batches in order."""
-    train, held = detection_images(checked["train"]), detection_images(checked[validation])
-    transform = DetectionTransform(
+def make_transform(recipe: DetectionRecipe) -> DetectionTransform:
+    """The random changes of training images that a recipe asks for."""
+    return DetectionTransform(
         DetectionAugmentation(
             crop=recipe.crop,
             short_sides=recipe.short_sides,
@@ -67,10 +75,17 @@ def make_loaders(
             jitter=recipe.jitter,
         )
     )
+
+
+def make_loaders(
+    checked: dict[str, Checked], validation: str, recipe: DetectionRecipe, *, masks: bool
+) -> Loaders[DetectionBatch]:
+    """Batches of like orientation to train on, and validation batches in order."""
+    train, held = detection_images(checked["train"]), detection_images(checked[validation])
     sampler = GroupedSampler(train.orientations, recipe.batch_size, recipe.seed, rank(), ranks())
     return Loaders(
         train=Batches(
-            DetectionDataset(train, transform, recipe.seed, masks=masks),
+            DetectionDataset(train, make_transform(recipe), recipe.seed, masks=masks),
             sampler,
             choose_workers(recipe.workers, checked["train"].in_memory),
         ),

@@ -23,10 +23,10 @@ from resnestkit.training.recipe import (
     SegmentationRecipe,
 )
 
-HIGHEST_PEAKS = {"classification": 6.4, "detection": 0.32, "segmentation": 0.32}
+HIGHEST_PEAKS = {"classification": 6.4, "detection": 0.32, "segmentation": 0.32, "panoptic": 0.32}
 """Linear scaling was published up to 0.1 x 16384 / 256 (You et al. 2017), and for detectors up to
 0.02 x 256 / 16 (Peng et al. 2017, *MegDet*); beyond, trainings tend to diverge. For segmenters
-nothing of the kind was published: theirs is the detectors'."""
+and panoptic nets nothing of the kind was published: theirs is the detectors'."""
 
 TINY_SHARE = 0.25
 """Of boxes that are tiny beside the anchors; COCO has about a tenth of such."""

@@ -17,10 +17,11 @@ from resnestkit.progress import Reporter
 from resnestkit.tasks.classification import ClassificationTask
 from resnestkit.tasks.evaluation import Evaluation
 from resnestkit.training.evaluate_detector import evaluate_detector
+from resnestkit.training.evaluate_panoptic import evaluate_panoptic
 from resnestkit.training.evaluate_segmenter import evaluate_segmenter
 from resnestkit.training.measuring import Asked, read_all, trained_on
 from resnestkit.training.recipe import Precision
-from resnestkit.weights.checkpoint import DETECTOR, SEGMENTER, read_kind
+from resnestkit.weights.checkpoint import DETECTOR, PANOPTIC, SEGMENTER, read_kind
 
 Measure = Callable[[Asked, Reporter], tuple[Any, tuple[str, ...]]]
 
@@ -43,14 +44,16 @@ def evaluate(
     windows: int | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Any, tuple[str, ...]]:
-    """Measure a classifier on images by class, a detector on boxes, or a segmenter on masks.
+    """Measure a classifier on images by class, a detector on boxes, a segmenter on masks.
+
+    A panoptic net is measured on segments.
 
     Args:
         checkpoint: a file that `train` wrote.
         data: a folder, "digits", "shapes" or "scenes"; None is what the checkpoint was trained on.
         split: "train", "val", "test" or "all"; None takes the test split, else the validation
             split, else what was held out of the training data, else all images.
-        batch_size: images per step; None is 128, and 4 for a detector or a segmenter.
+        batch_size: images per step; None is 128, and 4 for all others.
         precision: "float32", "bfloat16" or "auto".
         device: "auto", "cpu", "cuda", ...
         skip_unreadable: leave out images that cannot be read, instead of stopping.
@@ -63,8 +66,9 @@ def evaluate(
         reporter: where progress goes; None prints to standard output.
 
     Returns:
-        The `Evaluation` of a classifier, the `DetectionEvaluation` of a detector or the
-        `SegmentationEvaluation` of a segmenter, and the names of the classes in its order.
+        The `Evaluation` of a classifier, the `DetectionEvaluation` of a detector, the
+        `SegmentationEvaluation` of a segmenter or the `PanopticEvaluation` of a panoptic net, and
+        the names of the classes in its order.
 
     Raises:
         UserError: for anything the user can mend.
@@ -125,6 +129,7 @@ def evaluate_classifier(asked: Asked, reporter: Reporter) -> tuple[Evaluation, t
 
 _MEASURES: dict[str, tuple[Measure, int]] = {
     DETECTOR: (evaluate_detector, DETECTOR_BATCH_SIZE),
+    PANOPTIC: (evaluate_panoptic, DETECTOR_BATCH_SIZE),
     SEGMENTER: (evaluate_segmenter, SEGMENTER_BATCH_SIZE),
 }
 """How a kind of checkpoint is measured, and how many images at a time; all others are classifiers.

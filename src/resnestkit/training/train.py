@@ -24,7 +24,14 @@ from resnestkit.training.job import Job
 from resnestkit.training.live import LiveReport
 from resnestkit.training.loop import Trainer
 from resnestkit.training.observers import Observer, Observers
-from resnestkit.training.recipe import BaseRecipe, DetectionRecipe, Recipe, SegmentationRecipe
+from resnestkit.training.panoptic import prepare_panoptic
+from resnestkit.training.recipe import (
+    BaseRecipe,
+    DetectionRecipe,
+    PanopticRecipe,
+    Recipe,
+    SegmentationRecipe,
+)
 from resnestkit.training.run import RunFolder
 from resnestkit.training.segmentation import prepare_segmentation
 from resnestkit.training.tensorboard import Board, require_tensorboard
@@ -39,10 +46,10 @@ class TrainResult:
     evaluation: Any
     """The best model on the validation images, in float32. The epoch was chosen on these images.
     An `Evaluation` of a classifier, a `DetectionEvaluation` of a detector, a
-    `SegmentationEvaluation` of a segmenter."""
+    `SegmentationEvaluation` of a segmenter, a `PanopticEvaluation` of a panoptic net."""
     best_epoch: int
     last_score: float
-    """Score (accuracy, AP or mIoU) of the last epoch, for which nothing was chosen."""
+    """Score (accuracy, AP, mIoU or PQ) of the last epoch, for which nothing was chosen."""
     cost: Cost
     """Parameters, and multiply-adds at the size evaluated with."""
     images_per_second: float
@@ -60,9 +67,10 @@ def train(
 
     Args:
         data: "digits", or a folder of images by class; "shapes", or a COCO folder, for a detector;
-            "scenes", or a folder of images and masks, for a segmenter.
-        recipe: every setting; its kind, `Recipe`, `DetectionRecipe` or `SegmentationRecipe`, says
-            what is trained.
+            "scenes", or a folder of images and masks, for a segmenter; "scenes", or a folder of
+            COCO's panoptic form, for a panoptic net.
+        recipe: every setting; its kind, `Recipe`, `DetectionRecipe`, `SegmentationRecipe` or
+            `PanopticRecipe`, says what is trained.
         output: the run folder to make; None is runs/<net>-<time>.
         reporter: where progress goes; None prints to standard output.
 
@@ -181,6 +189,8 @@ def _train(
 def _prepare(
     data: str, recipe: BaseRecipe, compute: Compute, reporter: Reporter, *, load: bool
 ) -> Job[Any, Any]:
+    if isinstance(recipe, PanopticRecipe):  # which is a detector's too
+        return prepare_panoptic(data, recipe, compute, reporter)
     if isinstance(recipe, DetectionRecipe):
         return prepare_detection(data, recipe, compute, reporter)
     if isinstance(recipe, SegmentationRecipe):

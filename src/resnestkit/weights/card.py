@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from resnestkit.models.spec import (
     Spec,
     spec_from_dict,
 )
+from resnestkit.panoptic.spec import PanopticSettings, PanopticSpec
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.segmentation.spec import SegmentationSettings, SegmenterSpec
 from resnestkit.values import check_fields, take_fields
@@ -25,6 +26,7 @@ CLASSIFIER = "classifier"
 BACKBONE = "backbone"
 DETECTOR = "detector"
 SEGMENTER = "segmenter"
+PANOPTIC = "panoptic"
 TRAINING_STATE = "training-state"
 
 
@@ -33,7 +35,8 @@ class ModelCard:
     """What a checkpoint's weights are, and how to feed them."""
 
     kind: str
-    """What the model does: "classifier", "backbone" for features alone, "detector", "segmenter"."""
+    """What the model does: "classifier", "backbone" for features alone, "detector", "segmenter",
+    "panoptic"."""
     net: str
     """Name in the table of nets, for people; `spec` is what counts."""
     spec: Spec
@@ -53,13 +56,15 @@ class ModelCard:
     """What is built on the net, whose spec and norm it repeats; None of a net alone."""
     segmenter: SegmenterSpec | None = None
     """The same of a segmenter, which repeats the output stride too."""
+    panoptic: PanopticSpec | None = None
+    """The same of a panoptic net."""
     palette: tuple[tuple[int, ...], ...] = ()
-    """Red, green and blue of each class from 0 to 255, as a segmenter's data has them, or none."""
+    """Red, green and blue of each class from 0 to 255, as the data with masks has them, or none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         values = asdict(self)
-        for name in ("detector", "segmenter", "palette"):
+        for name in ("detector", "segmenter", "panoptic", "palette"):
             if not values[name]:
                 del values[name]  # so that versions that do not know it read the others
         return values
@@ -73,6 +78,8 @@ class ModelCard:
         detector = None if found is None else _known_detector(found)
         found = known.get("segmenter")
         segmenter = None if found is None else _known_segmenter(found)
+        found = known.get("panoptic")
+        panoptic = None if found is None else _known_panoptic(found)
         images = take_fields(
             _mapping(known["preprocessing"], "preprocessing"), "preprocessing.", Preprocessing
         )
@@ -81,6 +88,7 @@ class ModelCard:
             known["preprocessing"] = Preprocessing(**images)
             known["detector"] = DetectorSpec.from_dict(detector) if detector else None
             known["segmenter"] = SegmenterSpec.from_dict(segmenter) if segmenter else None
+            known["panoptic"] = PanopticSpec.from_dict(panoptic) if panoptic else None
             known["palette"] = tuple(tuple(colour) for colour in known.get("palette", ()))
             card = cls(**known)
         except (KeyError, TypeError, ValueError) as error:
@@ -104,14 +112,23 @@ def _known_spec(value: Any, name: str) -> Mapping[str, Any]:
     return spec
 
 
-def _known_detector(value: Any) -> Mapping[str, Any]:
+def _known_detector(value: Any, name: str = "detector") -> Mapping[str, Any]:
     """A detector's spec, its fields known."""
-    return _known_model(value, "detector", DetectorSpec, DetectionSettings)
+    return _known_model(value, name, DetectorSpec, DetectionSettings)
 
 
 def _known_segmenter(value: Any) -> Mapping[str, Any]:
     """A segmenter's spec, its fields known."""
     return _known_model(value, "segmenter", SegmenterSpec, SegmentationSettings)
+
+
+def _known_panoptic(value: Any) -> Mapping[str, Any]:
+    """A panoptic net's spec, its fields known."""
+    spec = take_fields(_mapping(value, "panoptic"), "panoptic.", PanopticSpec)
+    _known_detector(spec["detector"], "panoptic.detector")
+    chosen = _mapping(spec.get("settings", {}), "panoptic.settings")
+    take_fields(chosen, "panoptic.settings.", PanopticSettings)
+    return spec
 
 
 def _known_model(value: Any, name: str, kind: type[Any], settings: type[Any]) -> Mapping[str, Any]:
@@ -128,15 +145,16 @@ def _check(card: ModelCard) -> None:
     check_fields(card, "")
     check_fields(card.preprocessing, "preprocessing.")
     check_fields(card.spec, "spec.")
-    for prefix, model in (("detector.", card.detector), ("segmenter.", card.segmenter)):
-        if model:
-            check_fields(model, prefix)
-            check_fields(model.settings, f"{prefix}settings.")
+    for prefix, model in _models(card):
+        check_fields(model, prefix)
+        check_fields(model.settings, f"{prefix}settings.")
     images = card.preprocessing
     for name, holds in (
         ("kind", card.kind == _expected_kind(card)),
         ("detector", card.detector is None or _fits(card.detector, card)),
         ("segmenter", card.segmenter is None or _fits_alone(card.segmenter, card)),
+        ("panoptic", card.panoptic is None or _fits(card.panoptic, card)),
+        ("kind", sum(map(bool, (card.detector, card.segmenter, card.panoptic))) <= 1),
         ("palette", len(card.palette) in {0, len(card.classes)}),
         ("palette", all(len(colour) == 3 for colour in card.palette)),
         ("palette", all(0 <= value <= 255 for colour in card.palette for value in colour)),
@@ -152,15 +170,30 @@ def _check(card: ModelCard) -> None:
             raise ValueError(f"has a {name} of {_look_up(card, name)!r}, which makes no sense")
 
 
+def _models(
+    card: ModelCard,
+) -> Iterator[tuple[str, DetectorSpec | SegmenterSpec | PanopticSpec]]:
+    """What is built on the net, and what that is built of, by where it stands in the card."""
+    if card.detector:
+        yield "detector.", card.detector
+    if card.segmenter:
+        yield "segmenter.", card.segmenter
+    if card.panoptic:
+        yield "panoptic.", card.panoptic
+        yield "panoptic.detector.", card.panoptic.detector
+
+
 def _expected_kind(card: ModelCard) -> str:
     if card.detector:
         return DETECTOR
     if card.segmenter:
         return SEGMENTER
+    if card.panoptic:
+        return PANOPTIC
     return CLASSIFIER if card.classes else BACKBONE
 
 
-def _fits(model: DetectorSpec | SegmenterSpec, card: ModelCard) -> bool:
+def _fits(model: DetectorSpec | SegmenterSpec | PanopticSpec, card: ModelCard) -> bool:
     """Whether a model on a net repeats what its card says of the net and of the classes."""
     return (model.net, model.norm, model.classes) == (card.spec, card.norm, len(card.classes))
 

@@ -24,6 +24,7 @@ from resnestkit.weights.card import (
     BACKBONE,
     CLASSIFIER,
     DETECTOR,
+    PANOPTIC,
     SEGMENTER,
     TRAINING_STATE,
     ModelCard,
@@ -42,6 +43,7 @@ __all__ = [
     "BACKBONE",
     "CLASSIFIER",
     "DETECTOR",
+    "PANOPTIC",
     "SEGMENTER",
     "TRAINING_STATE",
     "ModelCard",
@@ -139,6 +141,7 @@ def load_checkpoint(path: Path, kind: str = CLASSIFIER) -> tuple[ModelCard, dict
             BACKBONE: " It has no classifier: train one on it by --weights.",
             DETECTOR: " It finds objects in images: load_detector reads it.",
             SEGMENTER: " It tells the class of every pixel: load_segmenter reads it.",
+            PANOPTIC: " It tells the thing or stuff of every pixel: load_panoptic reads it.",
         }
         hint = hints.get(str(metadata["kind"]), "")
         raise UserError(f"{path} holds a {metadata['kind']}; a {kind} is needed here.{hint}")

@@ -82,7 +82,7 @@ def _check_ours(source: Path, card: ModelCard, net: str | None, to: Dialect) -> 
 
     Its card goes with it, so that only another net of the same tensors changes anything.
     """
-    if card.detector or card.segmenter:
+    if card.kind not in {CLASSIFIER, BACKBONE}:
         raise UserError(f"{source} holds a {card.kind}, and nets alone are converted.")
     if to == "resnestkit" and (net is None or find_net(net).spec == card.spec):
         raise UserError(f"{source} is a checkpoint of resnestkit already, of a {card.net}.")

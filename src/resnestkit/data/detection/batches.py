@@ -42,14 +42,7 @@ class DetectionBatch:
 
     def pin_memory(self) -> DetectionBatch:
         """Tell torch's loader how to make copies to a GPU run beside the computing."""
-        targets = [
-            Target(
-                target.boxes.pin_memory(),
-                target.labels.pin_memory(),
-                None if target.masks is None else target.masks.pin_memory(),
-            )
-            for target in self.targets
-        ]
+        targets = [target.pin_memory() for target in self.targets]
         return replace(self, images=[image.pin_memory() for image in self.images], targets=targets)
 
 

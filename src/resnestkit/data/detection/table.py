@@ -34,6 +34,11 @@ class Target:
         masks = None if self.masks is None else self.masks[chosen]
         return Target(self.boxes[chosen], self.labels[chosen], masks)
 
+    def pin_memory(self) -> Target:
+        """For the loader."""
+        masks = None if self.masks is None else self.masks.pin_memory()
+        return Target(self.boxes.pin_memory(), self.labels.pin_memory(), masks)
+
     def to_dict(self, device: torch.device) -> dict[str, Tensor]:
         """As torchvision's detectors take it."""
         named = {"boxes": self.boxes, "labels": self.labels}
