@@ -19,7 +19,7 @@ def recipe() -> DetectionRecipe:
         settings="light",
         norm="batch",
         fpn_channels=128,
-        epochs=22,
+        epochs=20,
         batch_size=8,
         lr=1.28,
         warmup_steps=100,

@@ -309,11 +309,15 @@ class Trainer(Generic[BatchT, ResultT]):
             share = self.position.epoch / self.recipe.epochs
             set_drop_block(self.evaluated, self.recipe.drop_block * share)
         step = partial(self.task.step, self.evaluated, compute=self.compute)
-        retake_statistics(self.evaluated, (partial(step, batch) for batch in batches), seed)
+        with use_kernels(enabled=bool(self.recipe.kernels)):
+            retake_statistics(self.evaluated, (partial(step, batch) for batch in batches), seed)
 
     def evaluate(self, model: nn.Module, compute: Compute) -> ResultT:
         """A model on the validation images."""
-        with self.reporter.track("validating", self.loaders.validation_count) as advance:
+        with (
+            self.reporter.track("validating", self.loaders.validation_count) as advance,
+            use_kernels(enabled=bool(self.recipe.kernels)),
+        ):
             return self.task.evaluate(
                 model,
                 self.loaders.validation,
