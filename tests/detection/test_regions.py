@@ -26,8 +26,6 @@ def test_anchors_by_level() -> None:
     sides = [float(anchors[1, 2] * 2) for anchors in model.anchors.cell_anchors]
     assert sides == [32, 64, 128, 256, 512]
     dense = make("retinanet").anchors.cell_anchors
-    light = make("faster_rcnn", settings="light").anchors.cell_anchors
-    assert [float(anchors[1, 2] * 2) for anchors in light] == [16, 32, 64, 128, 256]
     octave = [32 * 2 ** (i / 3) for i in range(3)]
     assert [float(dense[0][3 * i + 1, 2] * 2) for i in range(3)] == pytest.approx(octave)
 

@@ -16,7 +16,7 @@ from resnestkit.detection.images import Resize, check_images, check_targets
 from resnestkit.detection.parts import GeneralizedRCNN, Matcher, RetinaNet, RetinaNetHead
 from resnestkit.detection.pyramid import PyramidBackbone, head_norm_factory
 from resnestkit.detection.regions import Anchors, Proposals, precise
-from resnestkit.detection.spec import DetectionSettings, DetectorSpec, is_cascade
+from resnestkit.detection.spec import DetectorSpec, is_cascade
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.build import build_net
 from resnestkit.models.headed import Headed, explain_small_batch
@@ -80,7 +80,7 @@ class RegionDetector(Detector, GeneralizedRCNN):
 
     def __init__(self, spec: DetectorSpec, preprocessing: Preprocessing, body: Backbone) -> None:
         backbone = PyramidBackbone(body, spec)
-        anchors = _make_anchors(backbone.strides, _RPN_SCALES, spec.settings)
+        anchors = Anchors(backbone.strides, _RPN_SCALES, rounded=spec.settings.rounded_anchors)
         pooled = [stage.name for stage in backbone.stages]
         make_heads = CascadeHeads if is_cascade(spec.kind) else RegionHeads
         super().__init__(
@@ -109,7 +109,7 @@ class DenseDetector(Detector, RetinaNet):
 
     def __init__(self, spec: DetectorSpec, preprocessing: Preprocessing, body: Backbone) -> None:
         backbone, settings = PyramidBackbone(body, spec), spec.settings
-        anchors = _make_anchors(backbone.strides, _DENSE_SCALES, settings)
+        anchors = Anchors(backbone.strides, _DENSE_SCALES, rounded=settings.rounded_anchors)
         super().__init__(
             backbone,
             spec.classes + 1,
@@ -166,13 +166,6 @@ def build_detector(
         if isinstance(part, FrozenBatchNorm2d):
             part.eps = spec.norm_eps
     return detector
-
-
-def _make_anchors(
-    strides: Sequence[int], scales: Sequence[float], settings: DetectionSettings
-) -> Anchors:
-    scaled = [settings.anchor_scale * scale for scale in scales]
-    return Anchors(strides, scaled, rounded=settings.rounded_anchors)
 
 
 def build_body(spec: DetectorSpec, in_channels: int = 3) -> Backbone:
