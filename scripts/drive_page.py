@@ -16,14 +16,14 @@ import base64
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from playwright.sync_api import sync_playwright
 from service import serving
 
 SIZES = {"wide": (1200, 900), "phone": (390, 844)}
-SCHEMES = ("light", "dark")
+SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 TOKEN = "a-token-of-the-script"
 WAIT = 60_000
 """Milliseconds that anything may take."""
@@ -53,8 +53,9 @@ def main() -> None:
         with serving(asked.model, *flags) as service:
             for name, (width, height) in SIZES.items():
                 for scheme in SCHEMES:
-                    options = {"viewport": {"width": width, "height": height}}
-                    context = browser.new_context(**options, color_scheme=scheme)
+                    context = browser.new_context(
+                        viewport={"width": width, "height": height}, color_scheme=scheme
+                    )
                     visit(Visit(context, service.address, asked.out / f"{name}-{scheme}"), asked)
                     context.close()
         os.environ["RESNESTKIT_TOKEN"] = TOKEN
