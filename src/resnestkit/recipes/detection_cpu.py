@@ -20,7 +20,7 @@ def recipe() -> DetectionRecipe:
         norm="batch",
         fpn_channels=128,
         epochs=20,
-        batch_size=8,
+        batch_size=4,
         lr=1.28,
         warmup_steps=100,
         schedule="cosine",
