@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from nearness import assert_as_near, make_map, make_norm, run
 from torch import Tensor, nn
 
 from resnestkit import UserError, create_model
@@ -25,49 +25,6 @@ needs_compiler = pytest.mark.skipif(WHY is not None, reason=f"kernels cannot be 
 def every_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels for small maps too."""
     monkeypatch.setattr(fused, "_LEAST", 1)
-
-
-def make_map(*shape: int, dtype: torch.dtype = torch.float32, mean: float = 0.0) -> Tensor:
-    made = (torch.randn(shape) + mean).to(dtype)
-    return made.contiguous(memory_format=torch.channels_last).requires_grad_()
-
-
-def make_norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels)
-    nn.init.uniform_(norm.weight, -1.0, 1.5)
-    nn.init.normal_(norm.bias)
-    assert norm.running_mean is not None
-    nn.init.normal_(norm.running_mean)
-    return norm
-
-
-def assert_as_near(
-    function: Callable[..., Tensor], inputs: list[Tensor], module: nn.Module, factor: float = 5.0
-) -> None:
-    """The kernels are as near to float64 as the plain form is, within a factor, in every value."""
-    exact = _run(function, [x.detach().double().requires_grad_() for x in inputs], module.double())
-    module.float()
-    plain = _run(function, inputs, module)
-    with use_kernels():
-        ours = _run(function, inputs, module)
-    for true, one, other in zip(exact, plain, ours, strict=True):
-        # A bias before a norm has a gradient of noise alone, hence the least error.
-        least = 1e-6 * max(float(value.abs().max()) for value in exact)
-        error = float((one - true).abs().max())
-        assert float((other - true).abs().max()) <= max(factor * error, least)
-
-
-def _run(function: Callable[..., Tensor], inputs: list[Tensor], module: nn.Module) -> list[Tensor]:
-    """Value, gradients of the inputs and of the parameters, and buffers, which are put back."""
-    state = {name: value.clone() for name, value in module.state_dict().items()}
-    leaves = [*inputs, *module.parameters()]
-    out = function(*inputs)
-    generator = torch.Generator().manual_seed(1)
-    wanted = torch.randn(out.shape, generator=generator).to(out.dtype)
-    gradients = torch.autograd.grad(out, leaves, wanted)
-    found = [value.double() for value in (out.detach(), *gradients, *module.buffers())]
-    module.load_state_dict(state)
-    return found
 
 
 @needs_compiler
@@ -225,7 +182,7 @@ def test_a_small_map_is_left_to_the_plain_form(monkeypatch: pytest.MonkeyPatch) 
 def test_the_same_bits_every_time() -> None:
     x, norm = make_map(3, 40, 31, 17), make_norm(40)
     with use_kernels():
-        first, second = (_run(lambda x: norm_relu(x, norm), [x], norm) for _ in range(2))
+        first, second = (run(lambda x: norm_relu(x, norm), [x], norm) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 

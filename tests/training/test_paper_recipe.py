@@ -331,9 +331,9 @@ def test_kernels_are_on_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_kernels_that_cannot_be_had_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(device: object) -> None:
         raise UserError("There is no C++ compiler (g++).")
 
-    monkeypatch.setattr(build, "load_kernels", fail)
+    monkeypatch.setattr(build, "find_kernels", fail)
     with pytest.raises(UserError, match="no C\\+\\+ compiler"):
         build.resolve(replace(SMALL, kernels=True), find_net(SMALL.model))

@@ -173,8 +173,8 @@ def test_a_run_goes_on_without_kernels_where_there_are_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = Recipe(kernels=True, device="cpu")
-    monkeypatch.setattr(train, "why_no_kernels", lambda: None)
+    monkeypatch.setattr(train, "why_no_kernels", lambda _: None)
     assert train._without_kernels(recipe, Reporter()) == recipe
-    monkeypatch.setattr(train, "why_no_kernels", lambda: "There is no C++ compiler (g++).")
+    monkeypatch.setattr(train, "why_no_kernels", lambda _: "There is no C++ compiler (g++).")
     assert train._without_kernels(recipe, Reporter()).kernels is False
     assert "There is no C++ compiler" in capsys.readouterr().out

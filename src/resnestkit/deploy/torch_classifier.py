@@ -15,6 +15,7 @@ from resnestkit.compute import choose_compute
 from resnestkit.data.images import decode_image
 from resnestkit.data.transforms import EvaluationTransform, normalise
 from resnestkit.deploy.exporters import find_exporter
+from resnestkit.deploy.gpu_form import make_runner
 from resnestkit.errors import UserError
 from resnestkit.factory import load_model
 from resnestkit.models.backbone import Backbone
@@ -60,7 +61,8 @@ class TorchClassifier(Classifier[UInt8[Tensor, "c s s"]]):
         else:
             self.model, self.card = load_model(path)
             self.model.require_head(str(path))
-            self._run = _place(self.model, device, precision or "float32")
+            channels = self.card.preprocessing.channels
+            self._run = _place(self.model, channels, device, precision or "float32")
         self.classes, self.preprocessing = self.card.classes, self.card.preprocessing
         self._transform = EvaluationTransform(self.preprocessing)
 
@@ -75,14 +77,14 @@ class TorchClassifier(Classifier[UInt8[Tensor, "c s s"]]):
         return self._run(normalise(torch.stack(list(images)), self.preprocessing))
 
 
-def _place(model: Backbone, device: str, precision: Choice) -> Run:
+def _place(model: Backbone, channels: int, device: str, precision: Choice) -> Run:
     compute = choose_compute(device, precision)
-    compute.place(model)
+    net = make_runner(model, compute, channels)
 
     def run(images: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode(), compute.autocast():
             placed = images.to(compute.device, memory_format=compute.layout)
-            logits: NDArray[np.float32] = model(placed).float().cpu().numpy()
+            logits: NDArray[np.float32] = net(placed).float().cpu().numpy()
             return logits
 
     return run

@@ -166,14 +166,17 @@ class SplitAttention(nn.Module):
         self.bn1 = norm(hidden)
         self.fc2 = nn.Conv2d(hidden, splits, 1, groups=cardinality)
 
-    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b C h2 w2"]:
-        """Convolve into splits, and join them by their attention."""
+    def forward(
+        self, x: Float[Tensor, "b i h w"], pool: nn.AvgPool2d | None = None
+    ) -> Float[Tensor, "b C h2 w2"]:
+        """Convolve into splits, join them by their attention, and pool them if asked to."""
         splits = self.conv(x)
         if fused.fits(self.bn0, splits) and isinstance(self.drop, nn.Identity):
             learnt = [*self.fc1.parameters(), *self.bn1.parameters(), *self.fc2.parameters()]
-            return fused.attend(splits, self.bn0, self.gate, self.radix, learnt)
+            return fused.attend(splits, self.bn0, self.gate, self.radix, learnt, pool)
         splits = norm_relu(splits, self.bn0, self.drop)
-        return weigh_splits(splits, self.weights(splits), self.radix)
+        joined = weigh_splits(splits, self.weights(splits), self.radix)
+        return joined if pool is None else pool(joined)
 
     def weights(self, splits: Float[Tensor, "b RC h w"]) -> Float[Tensor, "b RC 1 1"]:
         """The attention over the splits, in the splits' own (radix-major) order."""

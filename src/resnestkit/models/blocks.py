@@ -189,11 +189,14 @@ class Bottleneck(ResidualBlock):
 
     def body(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
         """Narrow, convolve (or split and join), widen."""
-        x = norm_relu(self.conv1(x), self.bn1, self.drop1)
-        x = self.conv2(self.pool_before(x))
+        x = self.pool_before(norm_relu(self.conv1(x), self.bn1, self.drop1))
         if not isinstance(self.conv2, SplitAttention):
-            x = norm_relu(x, self.bn2, self.drop2)
-        out: Tensor = self.conv3(self.pool_after(x))
+            x = self.pool_after(norm_relu(self.conv2(x), self.bn2, self.drop2))
+        elif fused.pools(x, self.pool_after) and not self.conv2._forward_hooks:
+            x = self.conv2(x, self.pool_after)
+        else:
+            x = self.pool_after(self.conv2(x))
+        out: Tensor = self.conv3(x)
         return out
 
 

@@ -125,7 +125,7 @@ class PointwiseConv(nn.Conv2d):
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
         """Mix the channels of every pixel."""
         plain = self.stride == (1, 1) and self.padding == (0, 0)
-        if plain and fused.takes(x):
+        if plain and fused.mixes(x):
             return fused.pointwise(x, self)
         mixed: Tensor = super().forward(x)
         return mixed

@@ -12,10 +12,13 @@ function      plain form                                                    pass
 `attend`      splits = relu(norm(x)), pooled, gated, weighed and summed     3 forward, 3 back
 `pointwise`   a 1x1 convolution, as the product of two matrices             as its plain form
 ============  ============================================================  ==================
+
+On a GPU, `attend` takes the average pool behind it ("avd") along: the map in between is not stored.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +30,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from resnestkit.ops.kernels import TYPES, Kernels, load_kernels
+from resnestkit.errors import UserError
+from resnestkit.ops.kernels import Computing, find_kernels, require_kernels
 
 Map = Float[Tensor, "b c h w"]
 Gate = Callable[[Tensor], Tensor]
@@ -39,7 +43,7 @@ _LEAST = 2**16
 class _Switch:
     """Of the whole process: a net is called from one thread, and torch.compile must see through."""
 
-    kernels: Kernels | None = None
+    on: bool = False
 
 
 @contextmanager
@@ -48,16 +52,25 @@ def use_kernels(*, enabled: bool = True) -> Iterator[None]:
 
     Raises UserError where there are no kernels.
     """
-    before = _Switch.kernels
-    _Switch.kernels = load_kernels() if enabled else None
+    if enabled:
+        require_kernels()
+    before, _Switch.on = _Switch.on, enabled
     try:
         yield
     finally:
-        _Switch.kernels = before
+        _Switch.on = before
+
+
+@functools.cache
+def _kernels(device: torch.device) -> Computing | None:
+    try:
+        return find_kernels(device)
+    except UserError:
+        return None
 
 
 def fits(norm: nn.Module, x: Map) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether kernels are on, and are for this map and this norm: batch statistics, on a CPU."""
+    """Whether kernels are on, and are for this map and this norm, of batch statistics."""
     return (
         takes(x)
         and type(norm) is nn.BatchNorm2d
@@ -80,18 +93,23 @@ def takes(x: Map) -> bool:
 
 
 def reads(x: Map) -> bool:
-    """Whether kernels are on, and can read this map: channels_last, on a CPU.
+    """Whether kernels are on, and can read this map: channels_last, where there are kernels.
 
     Whoever makes a graph of it (torch.compile, torch.export, a tracer) sees the plain form.
     """
     return (
-        _Switch.kernels is not None
+        _Switch.on
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and x.device.type == "cpu"
-        and x.dtype in TYPES
+        and (found := _kernels(x.device)) is not None
+        and x.dtype in found.types
         and x.is_contiguous(memory_format=torch.channels_last)
     )
+
+
+def mixes(x: Map) -> bool:
+    """Whether `pointwise` is for this map: a GPU's convolutions are left to cuDNN."""
+    return x.device.type == "cpu" and takes(x)
 
 
 def norm_relu(x: Map, norm: nn.BatchNorm2d) -> Map:
@@ -115,7 +133,8 @@ def attend(
     gate: Gate,
     radix: int,
     learnt: Iterable[Tensor],
-) -> Float[Tensor, "b C h w"]:
+    pool: nn.AvgPool2d | None = None,
+) -> Float[Tensor, "b C h2 w2"]:
     """Split attention of what the convolution put out, in training; `fits` first.
 
     Args:
@@ -124,17 +143,36 @@ def attend(
         gate: turns the pooled sum of the splits (b, C, 1, 1) into weights (b, RC, 1, 1).
         radix: number of splits.
         learnt: the gate's parameters.
+        pool: what follows, if that is to be taken along; `pools` first.
 
     Under torch.utils.checkpoint the gradients are right, but the norms' statistics follow once more
     than without, since the gate's own graph is computed again for itself.
     """
     trained = [parameter for parameter in learnt if parameter.requires_grad]
-    out: Tensor = _Attend.apply(x, norm.weight, norm.bias, norm, gate, radix, *trained)
+    along = () if pool is None else (*x.shape[2:], pool.stride)
+    out: Tensor = _Attend.apply(x, norm.weight, norm.bias, norm, gate, radix, along, *trained)
     return out
 
 
+def pools(x: Map, pool: nn.Module) -> TypeGuard[nn.AvgPool2d]:
+    """Whether kernels are on, and take a pool along with attention: avd's 3x3, on a GPU."""
+    return (
+        type(pool) is nn.AvgPool2d
+        and reads(x)
+        and (found := _kernels(x.device)) is not None
+        and found.pools
+        and (pool.kernel_size, pool.padding) == (3, 1)
+        and isinstance(pool.stride, int)
+        and not pool.ceil_mode
+        and pool.count_include_pad
+        and pool.divisor_override is None
+        and not pool._forward_hooks
+        and not pool._forward_pre_hooks
+    )
+
+
 def pointwise(x: Float[Tensor, "b i h w"], conv: nn.Conv2d) -> Float[Tensor, "b o h w"]:
-    """A 1x1 convolution, without stride or padding, as a product of matrices; `takes` first."""
+    """A 1x1 convolution, without stride or padding, as a product of matrices; `mixes` first."""
     # By a permutation, the weight's gradient comes to lie as the weight does.
     weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, conv.in_channels)
     mixed = F.linear(x.permute(0, 2, 3, 1), weight, conv.bias)
@@ -192,7 +230,7 @@ def _follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
 
 
 def _call(name: str, x: Tensor, *values: Tensor | int | None) -> None:
-    load_kernels().call(name, x.dtype, *values)
+    find_kernels(x.device).call(name, x.dtype, *values)
 
 
 class _NormRelu(torch.autograd.Function):
@@ -241,8 +279,9 @@ class _Attend(torch.autograd.Function):
         norm: nn.BatchNorm2d,
         gate: Gate,
         radix: int,
+        pool: tuple[int, ...],
         *learnt: Tensor,
-    ) -> Float[Tensor, "b C h w"]:
+    ) -> Float[Tensor, "b C h2 w2"]:
         del weight, bias
         measured = _Norm.measure(x, norm)
         images, channels, height, width = x.shape
@@ -252,35 +291,38 @@ class _Attend(torch.autograd.Function):
         pooled = sums.view(images, radix, channels // radix, 1, 1).sum(1) / (height * width)
         with torch.enable_grad():
             pooled.requires_grad_()
-            autocast = torch.is_autocast_enabled("cpu")
+            autocast = torch.is_autocast_enabled(x.device.type)
             gated = gate(pooled if autocast else pooled.to(x.dtype))
         attention = gated.detach().flatten(1).float().contiguous()
-        y = torch.empty_like(x[:, : channels // radix], memory_format=torch.channels_last)
-        _call("join", x, x, measured.scale, measured.shift, attention, *size, y)
+        made = [(side - 1) // pool[2] + 1 for side in pool[:2]] or (height, width)
+        y = x.new_empty((images, *made, channels // radix)).permute(0, 3, 1, 2)
+        _call("join", x, x, measured.scale, measured.shift, attention, *size, y, *pool)
         ctx.save_for_backward(x, attention, *measured.tensors())
-        ctx.gate, ctx.radix = (pooled, gated, learnt), radix
+        ctx.gate, ctx.radix, ctx.pool = (pooled, gated, learnt), radix, pool
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Float[Tensor, "b C h w"]) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Float[Tensor, "b C h2 w2"]) -> tuple[Tensor | None, ...]:
         x, attention, *saved = ctx.saved_tensors
         norm = _Norm(*saved)
         g = _alike(g, x)
         images, channels, height, width = x.shape
-        pixels, size = height * width, _split_size(x, ctx.radix)
+        pixels, size, pool = height * width, _split_size(x, ctx.radix), ctx.pool
         lines = (norm.scale, norm.shift)
         asked = x.new_empty((images, channels), dtype=torch.float32)
-        _call("squeeze", x, x, g, *lines, *size, asked)
+        _call("squeeze", x, x, g, *lines, *size, asked, *pool)
         owed, learnt = _through_gate(ctx.gate, asked, ctx.radix)
         owed = (owed / pixels).contiguous()
         bias, weight = x.new_empty((2, channels), dtype=torch.float64)
         reaching = (attention, owed)
-        _call("reduce_splits", x, g, x, *lines, norm.mean, *reaching, *size, bias, weight)
+        sums = (bias, weight)
+        _call("reduce_splits", x, g, x, *lines, norm.mean, *reaching, *size, *sums, *pool)
         bias, weight, slope, offset = norm.settle(bias, weight, images * pixels)
         dx = torch.empty_like(x)
-        _call("differentiate_splits", x, g, x, *lines, slope, offset, *reaching, *size, dx)
-        return dx, weight, bias, None, None, None, *learnt
+        owing = (*lines, slope, offset)
+        _call("differentiate_splits", x, g, x, *owing, *reaching, *size, dx, *pool)
+        return dx, weight, bias, None, None, None, None, *learnt
 
 
 def _through_gate(

@@ -3,6 +3,8 @@
 A second of the system's C++ compiler is all they need: they know neither torch nor Python, take
 addresses, and share OpenMP's threads with torch. Where there is no compiler there are no kernels,
 and the plain form computes.
+
+A GPU's are `triton_calls`; `find_kernels` knows which are whose.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from resnestkit.errors import UserError
 from resnestkit.folders import cache_folder
+from resnestkit.ops.triton_calls import TritonKernels, interprets, load_triton
 
+_CPU = torch.device("cpu")
+_CUDA = torch.device("cuda")
 _SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "regions.cpp"))
 _HEADER = Path(__file__).with_name("maps.h")
 _SECONDS = 120
@@ -47,12 +52,14 @@ _TAKES = {
 }
 _KINDS = {"t": ctypes.c_void_p, "n": ctypes.c_long, "f": ctypes.c_float, "i": ctypes.c_int}
 
-TYPES = frozenset(_TYPES)
-"""Of the maps that kernels take."""
-
 
 class Kernels:
     """The compiled functions: ``kernels.call("join", dtype, tensors and numbers)``."""
+
+    types = frozenset(_TYPES)
+    """Of the maps that they take."""
+    pools = False
+    """Whether those of splits take height, width and stride of a pool behind their arguments."""
 
     def __init__(self, library: Path) -> None:
         loaded = ctypes.CDLL(str(library))
@@ -63,10 +70,14 @@ class Kernels:
                 function.argtypes, function.restype = [_KINDS[kind] for kind in takes], None
                 self._functions[name, dtype] = function
 
-    def call(self, name: str, dtype: torch.dtype, *values: Tensor | int | float | None) -> None:
+    def call(self, name: str, dtype: torch.dtype, *values: Tensor | float | None) -> None:
         """Run a function on tensors, which lie as it expects them, and numbers."""
         plain = [v.data_ptr() if isinstance(v, Tensor) else v for v in values]
         self._functions[name, dtype](*plain)
+
+
+Computing: TypeAlias = Kernels | TritonKernels
+"""A GPU's are called as a CPU's are."""
 
 
 @functools.cache
@@ -85,18 +96,34 @@ def load_kernels() -> Kernels:
         raise UserError(f"The kernels in {library} cannot be loaded: {error}.") from error
 
 
-def why_no_kernels() -> str | None:
+def find_kernels(device: torch.device) -> Computing:
+    """A device's: compiled ones for a CPU, Triton's for a GPU (in its interpreter, for either).
+
+    Raises UserError, in one sentence, where they cannot be had.
+    """
+    if device.type not in {"cpu", "cuda"}:
+        raise UserError(f"There are no kernels for {device.type}.")
+    return load_triton(device) if device.type == "cuda" or interprets() else load_kernels()
+
+
+def why_no_kernels(device: torch.device = _CPU) -> str | None:
     """Why kernels cannot be had, in a sentence; None where they can."""
     try:
-        load_kernels()
+        find_kernels(device)
     except UserError as error:
         return str(error)
     return None
 
 
 def has_kernels(device: torch.device) -> bool:
-    """Whether there are kernels for a device: a CPU, where there is a compiler."""
-    return device.type == "cpu" and why_no_kernels() is None
+    """Whether there are kernels for a device: a CPU with a compiler, a GPU from Ampere on."""
+    return why_no_kernels(device) is None
+
+
+def require_kernels() -> None:
+    """Make sure that there are some, for a GPU or the CPU. Raises UserError if there are none."""
+    if not (torch.cuda.is_available() and has_kernels(_CUDA)):
+        find_kernels(_CPU)
 
 
 def _find_compiler() -> list[str]:

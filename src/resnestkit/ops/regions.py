@@ -42,7 +42,8 @@ class Cut:
 def fits(levels: Sequence[Level], regions: Tensor) -> bool:
     """Whether kernels are on, and are for these maps and regions."""
     return (
-        regions.dtype == torch.float32
+        regions.is_cpu
+        and regions.dtype == torch.float32
         and len({level.dtype for level in levels}) == 1
         and all(map(fused.reads, levels))
     )

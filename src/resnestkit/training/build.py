@@ -20,7 +20,7 @@ from resnestkit.models.backbone import Backbone
 from resnestkit.models.cost import Cost, count_cost
 from resnestkit.models.layers import SyncBatchNorm
 from resnestkit.models.zoo import Net
-from resnestkit.ops.kernels import has_kernels, load_kernels
+from resnestkit.ops.kernels import find_kernels, has_kernels
 from resnestkit.preprocessing import ChannelOrder, Preprocessing
 from resnestkit.progress import Reporter, track_bytes
 from resnestkit.tasks.classification import ClassificationTask
@@ -52,13 +52,12 @@ def resolve(recipe: RecipeT, net: Net) -> RecipeT:
 
 def _resolve_kernels(recipe: BaseRecipe, compute: Compute) -> bool:
     """Whether to train by kernels. Raises UserError if they are asked for and cannot be had."""
-    possible = compute.device.type == "cpu" and recipe.channels_last
-    if recipe.kernels and not possible:
-        raise UserError("--kernels are for a CPU and channels_last; leave the flag out.")
+    if recipe.kernels and not recipe.channels_last:
+        raise UserError("--kernels are for channels_last; leave the flag out.")
     if recipe.kernels is None:
         return recipe.channels_last and has_kernels(compute.device)
     if recipe.kernels:
-        load_kernels()
+        find_kernels(compute.device)
     return recipe.kernels
 
 

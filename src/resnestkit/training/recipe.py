@@ -108,8 +108,8 @@ class BaseRecipe:
     channels_last: bool = True
     """Keep maps in channels_last order, which is quicker nearly everywhere."""
     kernels: bool | None = None
-    """Norms, attention and RoIAlign by our own kernels, compiled for this CPU; None: where they can
-    be."""
+    """Norms and attention (on a CPU RoIAlign too) by our own kernels, compiled for this CPU or GPU;
+    None: where they can be."""
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, ..."""
     workers: int | None = None

@@ -112,9 +112,7 @@ def _without_kernels(recipe: BaseRecipe, reporter: Reporter) -> BaseRecipe:
     """The recipe without kernels, if the run had some and this machine has none."""
     if not recipe.kernels:
         return recipe
-    reason = why_no_kernels()
-    if choose_device(recipe.device).type != "cpu":
-        reason = "Kernels are for a CPU."
+    reason = why_no_kernels(choose_device(recipe.device))
     if reason is None:
         return recipe
     reporter.say(f"kernels     {reason} Going on without them, to other last bits.")
