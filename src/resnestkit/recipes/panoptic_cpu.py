@@ -4,7 +4,7 @@ Light heads, one cosine; what `detection_cpu` says of the rate holds here too. G
 `--mean` and `--std`, which `resnestkit doctor` prints.
 
 Command:  resnestkit train --recipe panoptic_cpu --data scenes
-Expected: docs/results/panoptic.md.
+Expected: not measured yet.
 """
 
 from resnestkit.training.recipe import PanopticRecipe
