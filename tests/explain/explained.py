@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from resnestkit import create_detector, create_model, create_segmenter, save_model
 from resnestkit.detection.detector import Detector
+from resnestkit.detection.spec import Kind as DetectorKind
 from resnestkit.detection.spec import light_settings as light_detector
 from resnestkit.explain import find_sites, watch
 from resnestkit.explain.sites import Attention
@@ -62,13 +64,13 @@ def _liven(model: nn.Module) -> None:
             part.weight.uniform_(0.5, 1.0)
 
 
-def make_detector() -> Detector:
+def make_detector(kind: DetectorKind = "faster_rcnn", **options: Any) -> Detector:
     """A small detector that says it was trained."""
     torch.manual_seed(2)
+    defaults = {"min_size": 64, "max_size": 96, "settings": light_detector(kind)}
     model = create_detector(
-        "faster_rcnn", "resnest14", classes=3, norm="group", min_size=64, max_size=96,
-        fpn_channels=16, settings=light_detector("faster_rcnn"),
-    )  # fmt: skip
+        kind, "resnest14", classes=3, norm="group", fpn_channels=16, **{**defaults, **options}
+    )
     _liven(model)
     model.head_is_new = False
     return model

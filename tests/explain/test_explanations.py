@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,19 @@ from explained import (
 from pictures import draw_class_folders
 from PIL import Image
 
-from resnestkit import UserError, explain_folder, explain_image
+from resnestkit import (
+    UserError,
+    create_panoptic,
+    explain_folder,
+    explain_image,
+    save_panoptic,
+)
 from resnestkit.data.images import UnreadableImage
+from resnestkit.detection.spec import light_settings as light_detector
 from resnestkit.explain import force, open_subject
-from resnestkit.explain.subject import spread
+from resnestkit.explain.page import folder_part
+from resnestkit.explain.subject import NOTHING, spread
+from resnestkit.explain.words import describe_folder, describe_image
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -110,6 +120,48 @@ def test_a_detectors_backbone_is_explained() -> None:
     assert any(abs(effect.change) > 1e-4 for effect in view.effects)
     chosen = found["scores"][found["labels"] == explained.target + 1].tolist()
     assert view.effects[2].score == pytest.approx(max(chosen, default=0.0), abs=1e-4)
+
+
+def test_a_detectors_size_is_not_drawn_as_in_a_training() -> None:
+    model = make_detector(min_size=(64, 96, 160), max_size=300)
+    sizes = {open_subject(model.train()).look(make_pixels()).size for _ in range(6)}
+    assert model.training
+    assert sizes == {open_subject(model.eval()).look(make_pixels()).size}
+
+
+def test_no_mask_is_made_for_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks are as large as the image, and every block is forced with three of them."""
+    few = replace(light_detector("mask_rcnn"), score=0.0, detections=5)
+    subject = open_subject(make_detector("mask_rcnn", settings=few), CLASSES)
+    look = subject.look(make_pixels())
+    with torch.no_grad():
+        (found,) = subject.model.eval()([look.image[0]])
+        assert len(found["masks"]) == 5
+        monkeypatch.setattr(subject.model.roi_heads, "mask_logits", None)
+        scores = subject.score([look])[0]
+    assert scores.max() == found["scores"].max()
+    assert subject.model.roi_heads.has_mask()
+
+
+def test_a_detector_that_finds_nothing_says_no_class(tmp_path: Path) -> None:
+    quiet = replace(light_detector("faster_rcnn"), score=0.99)
+    subject = open_subject(make_detector(settings=quiet), CLASSES)
+    explained = explain_image(subject, make_pixels())
+    assert (explained.target, explained.score) == (None, 0)
+    assert explained.label == explained.top == explained.blocks[0].effects[0].top == NOTHING
+    assert describe_image(explained)[0] == f"class       {NOTHING}"
+    said = explained.to_dict()
+    assert (said["class"], said["top"]) == (None, {})
+    assert explain_image(subject, make_pixels(), target="fish").label == "fish"
+    paths = sorted(draw_pictures(tmp_path / "p", 2).rglob("*.png"))
+    found = explain_folder(subject, paths)
+    assert (found.by, found.images, found.right, found.nothing) == ("truth", 4, 0, 4)
+    assert found.counts == {0: 2, 1: 2}
+    moved = [path.rename(tmp_path / f"{place}.png") for place, path in enumerate(paths)]
+    found = explain_folder(subject, moved)
+    assert (found.by, found.images, found.counts, found.nothing) == ("prediction", 4, {}, 4)
+    assert describe_folder(found)[0].endswith(f"{NOTHING} in 4 of them")
+    assert "classes.png" not in folder_part(found).pictures
 
 
 def test_a_segmenters_backbone_is_explained() -> None:
@@ -222,6 +274,9 @@ def test_what_cannot_be_explained_is_one_sentence(
         explain_image(net, make_pixels(), block="layer9")
     with pytest.raises(UserError, match="A Linear cannot be explained"):
         open_subject(torch.nn.Linear(1, 1))
+    save_panoptic(create_panoptic("resnest14", 2, (1,)), tmp_path / "pan.safetensors")
+    with pytest.raises(UserError, match="a panoptic net; classifiers, detectors and segmenters"):
+        open_subject(tmp_path / "pan.safetensors")
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImage, match=r"broken\.png"):
         explain_image(net, tmp_path / "broken.png")

@@ -18,6 +18,7 @@ from resnestkit.data.panoptic.batches import (
     PanopticDataset,
     PanopticSample,
     change_together,
+    find_things,
     make_target,
     place_segments,
 )
@@ -104,6 +105,37 @@ def test_a_crop_without_any_segment_is_all_void() -> None:
     image, places = change_together(transform, torch.zeros(3, 30, 30, dtype=torch.uint8), empty)
     assert places.shape == image.shape[1:]
     assert not places.any()
+
+
+def test_a_crop_is_drawn_around_a_thing() -> None:
+    places = torch.zeros(100, 100, dtype=torch.uint8)
+    places[:10, :10], places[20:, 20:] = 2, 1
+    segments = (Segment(7, 0, False), Segment(5, 1, True), Segment(6, 1, True))
+    things = find_things(places, segments)
+    assert things == [2]  # the last one is nowhere
+    transform = DetectionTransform(DetectionAugmentation(crop=0.2, short_sides=(50,), flip=False))
+    picture = torch.zeros(3, 100, 100, dtype=torch.uint8)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        _, changed = change_together(transform, picture, places, things)
+        assert (changed == 2).any()
+    centres = set()
+    for seed in range(20):  # of stuff alone: anywhere
+        torch.manual_seed(seed)
+        _, changed = change_together(transform, picture, (places == 2).byte())
+        centres.add(bool((changed == 1).any()))
+    assert centres == {True, False}
+
+
+def test_a_training_crops_around_its_things() -> None:
+    images = make_scenes(counts={"train": 6}).splits["train"]
+    transform = DetectionTransform(DetectionAugmentation(crop=0.1, short_sides=(48,)))
+    changed = PanopticDataset(images, THINGS, transform, seed=1)
+    for index in range(6):
+        sample = changed[Key(0, index)]
+        assert isinstance(sample, PanopticSample)
+        assert sample.target is not None
+        assert len(sample.target.things.labels)
 
 
 def test_samples_to_learn_and_to_measure() -> None:

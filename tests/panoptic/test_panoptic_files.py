@@ -53,10 +53,10 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     model = make_net("resnet18")
     save_panoptic(torch.nn.DataParallel(model), path)
     assert load_panoptic(path)[0].head_is_new
-    with pytest.raises(UserError, match="holds a panoptic; a detector is needed here"):
+    with pytest.raises(UserError, match="holds a panoptic net; a detector is needed here"):
         load_detector(path)
     save_detector(model.detector, path)
-    with pytest.raises(UserError, match="holds a detector; a panoptic is needed here"):
+    with pytest.raises(UserError, match="holds a detector; a panoptic net is needed here"):
         load_panoptic(path)
     with pytest.raises(UserError, match="a panoptic net of create_panoptic can"):
         save_panoptic(model.detector, path)

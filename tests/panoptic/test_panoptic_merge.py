@@ -23,9 +23,10 @@ def columns(first: int, last: int) -> Tensor:
 
 
 def things(*found: tuple[Tensor, int, float]) -> Things:
-    masks = [mask for mask, *_ in found] or [torch.zeros(0, *SIZE, dtype=torch.bool)]
-    stacked = torch.stack(masks) if found else masks[0]
-    return Things(stacked, [label for _, label, _ in found], [score for *_, score in found])
+    masks = [mask for mask, *_ in found]
+    return Things(
+        masks.__getitem__, [label for _, label, _ in found], [score for *_, score in found]
+    )
 
 
 def stripes(*parts: tuple[int, int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import torch
 from segment_files import FEW, make_net, scene
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.detection import transform
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import FrozenBatchNorm2d
 
 from resnestkit import UserError, create_model, create_panoptic, save_model
 from resnestkit.models.layers import SyncBatchNorm
+from resnestkit.panoptic import network
+from resnestkit.panoptic.branch import read_stuff
 from resnestkit.panoptic.network import PanopticNet, build_panoptic
 from resnestkit.panoptic.spec import PanopticSettings, PanopticSpec
 
@@ -32,8 +37,8 @@ def check_segments(model: PanopticNet, image: Tensor, found: dict[str, Any]) -> 
         assert 0 <= one.score <= 1
     stuff = [one.label for one in listed if not one.is_thing]
     assert len(stuff) == len(set(stuff))
-    assert set(found) == {"boxes", "labels", "scores", "masks", "segments", "segments_info"}
-    assert found["masks"].shape == (len(found["boxes"]), 1, *image.shape[1:])
+    assert set(found) == {"boxes", "labels", "scores", "segments", "segments_info"}
+    assert len(found["boxes"]) == len(found["labels"]) == len(found["scores"])
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -69,6 +74,46 @@ def test_images_of_odd_sizes(size: tuple[int, int]) -> None:
     with torch.no_grad():
         (found,) = model([image])
     check_segments(model, image, found)
+
+
+@pytest.mark.parametrize("size", [(97, 130), (31, 40), (58, 45), (1, 200)])
+def test_stuff_is_read_channel_by_channel(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    padded = torch.randn(1, 6, 64, 64).contiguous(memory_format=torch.channels_last)
+    logits = padded[0, :, :58, :45]
+    whole = F.interpolate(logits.contiguous()[None], size, mode="bilinear")[0]
+    made = []
+
+    def resize(maps: Tensor, *rest: Any, **options: Any) -> Tensor:
+        made.append(maps.shape[1])
+        return interpolate(maps, *rest, **options)
+
+    interpolate = F.interpolate
+    monkeypatch.setattr(F, "interpolate", resize)
+    channels, sureness = read_stuff(logits, size)
+    assert torch.equal(channels, whole.argmax(0))
+    assert torch.allclose(sureness, whole.softmax(0).amax(0), atol=1e-6)
+    assert max(made) == 1
+
+
+def test_masks_are_pasted_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sure = PanopticSettings(channels=16, score=0.0, stuff_area=0)
+    few = replace(FEW, score=0.0)
+    model = make_net("resnet18", panoptic=sure, settings=few).eval()
+    pasted = []
+
+    def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        pasted.append((len(masks), size))
+        return paste_masks_in_image(masks, boxes, size)
+
+    monkeypatch.setattr(transform, "paste_masks_in_image", paste)
+    monkeypatch.setattr(network, "paste_masks_in_image", paste)
+    with torch.no_grad():
+        (found,) = model([torch.rand(3, 61, 83)])
+    assert pasted == [(1, (61, 83))] * len(found["boxes"])
+    assert len(pasted) > 1
 
 
 def test_a_few_steps_on_one_picture() -> None:

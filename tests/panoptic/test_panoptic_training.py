@@ -174,6 +174,14 @@ def test_evaluate_and_doctor_by_command(told: Path, run) -> None:  # type: ignor
     assert "Panoptic FPN of mask_rcnn on resnest50" in out
 
 
+def test_data_that_counts_other_classes_is_refused(told: Path, tmp_path: Path) -> None:
+    stuff = (*THINGS[:-1], False)
+    root = draw_panoptic_scenes(tmp_path / "scenes", {"train": 2, "val": 1}, stuff)
+    best = told / "run" / "best.safetensors"
+    with pytest.raises(UserError, match=rf"do not agree which .* stuff: {CLASSES[-1]};"):
+        evaluate(best, str(root))
+
+
 def test_a_training_of_masks_without_segments_is_refused(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
     from masked_pictures import draw_masked_scenes  # noqa: PLC0415
 

@@ -24,7 +24,7 @@ from resnestkit.explain.sites import (
     entropy,
     find_sites,
 )
-from resnestkit.explain.subject import Look, Subject, open_subject
+from resnestkit.explain.subject import Look, Subject, best_class, open_subject
 from resnestkit.explain.watching import Watched, watch
 from resnestkit.progress import Reporter
 
@@ -127,6 +127,8 @@ class FolderStatistics:
     """Images of each class that is there."""
     right: int | None
     """Images that the net gives the class of their folder; None if nobody knows the truth."""
+    nothing: int
+    """Images on which nothing is found: not right, and of no class but that of their folder."""
     blocks: tuple[BlockStatistics, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,6 +137,7 @@ class FolderStatistics:
             "images": self.images,
             "classes_by": self.by,
             "right": self.right,
+            "nothing_found": self.nothing,
             "counts": {self.classes[k]: self.counts[k] for k in sorted(self.counts)},
             "switch_share": SWITCH_SHARE,
             "blocks": [block.to_dict(self.classes) for block in self.blocks],
@@ -177,25 +180,28 @@ def explain_folder(
     truths = _truths(paths, subject.classes)
     tallies = [_Tally() for _ in sites]
     counts: dict[int, int] = {}
-    right = 0
+    right = nothing = seen_images = 0
     with subject.resting(), torch.inference_mode(), watch(sites) as seen:
         for looks, places in _batches(subject, paths, unreadable, reporter or Reporter(quiet=True)):
-            said = subject.score(looks).argmax(1).tolist()
+            said = [best_class(row) for row in subject.score(looks).float().cpu().numpy()]
             found = [truths[place] for place in places] if truths else said
             right += sum(one == other for one, other in zip(said, found, strict=True))
+            nothing, seen_images = nothing + said.count(None), seen_images + len(said)
             for label in found:
-                counts[label] = counts.get(label, 0) + 1
+                if label is not None:
+                    counts[label] = counts.get(label, 0) + 1
             _count(tallies, sites, seen, found)
-    if not counts:
+    if not seen_images:
         raise UserError("None of the images can be read, so there is nothing to explain.")
     return FolderStatistics(
         kind=subject.kind,
         net=subject.net,
         classes=subject.classes,
-        images=sum(counts.values()),
+        images=seen_images,
         by="truth" if truths else "prediction",
         counts=counts,
         right=right if truths else None,
+        nothing=nothing,
         blocks=tuple(
             tally.finish(site, counts) for tally, site in zip(tallies, sites, strict=True)
         ),
@@ -234,7 +240,7 @@ def _batches(
 
 
 def _count(
-    tallies: Sequence[_Tally], sites: Sequence[Site], seen: Watched, labels: Sequence[int]
+    tallies: Sequence[_Tally], sites: Sequence[Site], seen: Watched, labels: Sequence[int | None]
 ) -> None:
     for tally, site in zip(tallies, sites, strict=True):
         tally.add(seen.attention(site.block), labels)
@@ -253,8 +259,8 @@ class _Tally:
     by_class: dict[int, Numbers] = field(default_factory=dict)
     square_by_class: dict[int, Numbers] = field(default_factory=dict)
 
-    def add(self, attention: Attention, labels: Sequence[int]) -> None:
-        """Take in a batch (image, group, split, channel) and its classes."""
+    def add(self, attention: Attention, labels: Sequence[int | None]) -> None:
+        """Take in a batch (image, group, split, channel) and its classes, or None for no class."""
         grid = attention.grid.astype(np.float64)
         shares = as_shares(attention.grid)
         won = shares.argmax(2)[:, :, None] == np.arange(shares.shape[2])[:, None]
@@ -266,6 +272,8 @@ class _Tally:
         self.entropy += float(mixed.sum())
         self.entropy_square += float((mixed**2).sum())
         for label, one in zip(labels, grid, strict=True):
+            if label is None:
+                continue
             self.by_class[label] = self.by_class.get(label, np.zeros(())) + one
             squares = (one**2).sum(2)
             self.square_by_class[label] = self.square_by_class.get(label, np.zeros(())) + squares

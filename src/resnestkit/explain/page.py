@@ -192,16 +192,19 @@ def folder_part(statistics: FolderStatistics) -> Part:
     )
     if len(statistics.counts) > MOST_CLASSES:
         caption += f" The {MOST_CLASSES} classes with the most images."
-    png = draw_classes(statistics)
-    part.show("classes.png", Figure("Classes", png, caption, invertible=True))
-    part.sections.extend([_depth_table(statistics), _class_table(statistics)])
+    if statistics.counts:  # else nothing was found on any image
+        png = draw_classes(statistics)
+        part.show("classes.png", Figure("Classes", png, caption, invertible=True))
+    part.sections.append(_depth_table(statistics))
+    if statistics.counts:
+        part.sections.append(_class_table(statistics))
     return part
 
 
 def _folder_headlines(statistics: FolderStatistics) -> list[Headline]:
     blocks = statistics.blocks
     by = "by folder" if statistics.by == "truth" else "by prediction"
-    classes = f"{len(statistics.counts)} class{'es'[: 2 * (len(statistics.counts) > 1)]}"
+    classes = f"{len(statistics.counts)} class{'es'[: 2 * (len(statistics.counts) != 1)]}"
     deciding = sum(block.verdict == "decides" for block in blocks)
     channels = sum(block.switching.size for block in blocks)
     switching = sum(int(block.switching.sum()) for block in blocks)

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from resnestkit.explain.forcing import VALUES, Replay, force_rows
 from resnestkit.explain.sites import Attention, Site, body_units, choose_sites, find_sites
-from resnestkit.explain.subject import Look, Pixels, Subject, open_subject
+from resnestkit.explain.subject import (
+    NOTHING,
+    Look,
+    Pixels,
+    Subject,
+    best_class,
+    open_subject,
+)
 from resnestkit.explain.watching import Watched, watch
 
 Map = Float32[NDArray[np.float32], "h w"]
@@ -31,11 +38,11 @@ class Effect:
     value: float
     """What the split's weight was forced to; the others share the rest."""
     score: float
-    """Of the class that is looked at."""
+    """Of the class that is looked at; of the highest, where nothing was found to look at."""
     change: float
     """Of that score."""
     top: str
-    """The class with the highest score now."""
+    """The class with the highest score now, or `NOTHING`."""
     top_score: float
 
 
@@ -85,8 +92,9 @@ class ImageExplanation:
     answer: str
     """What a score is, in words."""
     scores: Float32[NDArray[np.float32], " classes"]
-    target: int
-    """The class that is looked at: the one with the highest score, if none was asked for."""
+    target: int | None
+    """The class that is looked at: the one with the highest score, if none was asked for; None if
+    nothing was found either."""
     picture: Pixels
     """The image as the net sees it."""
     seen: tuple[float, float]
@@ -99,25 +107,27 @@ class ImageExplanation:
 
     @property
     def label(self) -> str:
-        """The class that is looked at."""
-        return self.classes[self.target]
+        """The class that is looked at, or `NOTHING`."""
+        return _name(self.classes, self.target)
 
     @property
     def score(self) -> float:
-        """Of that class."""
-        return float(self.scores[self.target])
+        """Of that class; 0 of none."""
+        return _read(self.scores, self.target)
 
     @property
     def top(self) -> str:
-        """The class with the highest score."""
-        return self.classes[int(self.scores.argmax())]
+        """The class with the highest score, or `NOTHING`."""
+        return _name(self.classes, best_class(self.scores))
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers but maps and pixels, ready for JSON."""
-        best = np.argsort(-self.scores, kind="stable")[:5]
+        best = [
+            index for index in np.argsort(-self.scores, kind="stable")[:5] if self.scores[index]
+        ]
         return {
             "image": self.image,
-            "class": self.label,
+            "class": None if self.target is None else self.label,
             "score": self.score,
             "top": {self.classes[index]: float(self.scores[index]) for index in best},
             "blocks": [block.to_dict() for block in self.blocks],
@@ -165,11 +175,11 @@ def explain_image(
         padded: list[tuple[int, int]] = []
         with replay.record(), watch(sites, energies=True) as seen, _measure(subject, padded):
             scores = subject.score([look])[0].float().cpu().numpy()
-        index = int(scores.argmax()) if wanted is None else wanted
+        index = best_class(scores) if wanted is None else wanted
         forced = _Forced(subject, look, replay, scores, index)
         effects = {site.block: forced.one(site) if forcing else () for site in sites}
         everywhere = forced.all(sites) if forcing and sites and block is None else ()
-        mapped = subject.activate(look, index) if activation else None
+        mapped = subject.activate(look, index) if activation and index is not None else None
     height, width = padded[0]
     return ImageExplanation(
         image=look.name,
@@ -220,7 +230,7 @@ class _Forced:
     look: Look
     replay: Replay
     scores: NDArray[np.float32]
-    target: int
+    target: int | None
 
     def one(self, site: Site) -> tuple[Effect, ...]:
         """Of one block: what is before it is not computed again."""
@@ -240,13 +250,22 @@ class _Forced:
             Effect(
                 split=split,
                 value=value,
-                score=float(row[self.target]),
-                change=float(row[self.target] - self.scores[self.target]),
-                top=self.subject.classes[int(row.argmax())],
+                score=_read(row, self.target),
+                change=_read(row, self.target) - _read(self.scores, self.target),
+                top=_name(self.subject.classes, best_class(row)),
                 top_score=float(row.max()),
             )
             for (split, value), row in zip(choices, rows, strict=True)
         )
+
+
+def _name(classes: Sequence[str], label: int | None) -> str:
+    return NOTHING if label is None else classes[label]
+
+
+def _read(scores: NDArray[np.float32], label: int | None) -> float:
+    """Of a class; the highest, if none is looked at."""
+    return float(scores.max() if label is None else scores[label])
 
 
 def _choices(splits: int) -> list[tuple[int, float]]:

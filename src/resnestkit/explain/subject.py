@@ -31,10 +31,13 @@ from resnestkit.preprocessing import Preprocessing
 from resnestkit.segmentation.scales import known_protocol, resize_images, scale_size
 from resnestkit.segmentation.segmenter import Segmenter
 from resnestkit.segmenters import load_segmenter
-from resnestkit.weights.checkpoint import DETECTOR, SEGMENTER, ModelCard, read_kind
+from resnestkit.weights.checkpoint import DETECTOR, PANOPTIC, SEGMENTER, ModelCard, read_kind
 
 Pixels = UInt8[NDArray[np.uint8], "h w 3"]
 Scores = Float[Tensor, "b classes"]
+
+NOTHING = "nothing found"
+"""In place of a class, where no class has a score."""
 
 MOST_SIDE = 640
 """Longer side, in pixels, to which a segmenter's image is reduced if its training says nothing."""
@@ -199,12 +202,14 @@ class DetectorSubject(Subject):
     def look(self, image: UInt8[Tensor, "c h w"], name: str = "image") -> Look:
         """As it is; the detector resizes it itself, and pads it to the right and below."""
         floats = (image.float() / 255).to(self.device)
-        size = self.model.transform([floats])[0].image_sizes[0]  # type: ignore[operator]
+        with self.resting():  # in training mode it would draw a size, which is not the one seen
+            size = self.model.transform([floats])[0].image_sizes[0]  # type: ignore[operator]
         return Look(name, _draw_on(image), floats[None], size)
 
     def score(self, looks: Sequence[Look]) -> Scores:
         """The highest score of each class."""
-        outputs = self.model([look.image[0] for look in looks])
+        with _without_masks(self.model):
+            outputs = self.model([look.image[0] for look in looks])
         scores = torch.zeros(len(looks), len(self.classes))
         for row, output in zip(scores, outputs, strict=True):
             labels, found = output["labels"].cpu() - 1, output["scores"].float().cpu()
@@ -215,6 +220,26 @@ class DetectorSubject(Subject):
         """Left out, as said."""
         del look, target
         return None
+
+
+@contextmanager
+def _without_masks(model: nn.Module) -> Iterator[None]:
+    """Let a detector find boxes alone: no score needs masks, which are as large as the image."""
+    heads = getattr(model, "roi_heads", None)
+    if heads is None:
+        yield
+        return
+    # An instance's own attribute comes before its class's method, and goes without a trace.
+    vars(heads)["has_mask"] = lambda: False
+    try:
+        yield
+    finally:
+        vars(heads).pop("has_mask")
+
+
+def best_class(scores: Float[NDArray[np.float32], " classes"]) -> int | None:
+    """The class with the highest score; None where all are 0, as a detector that finds nothing."""
+    return int(scores.argmax()) if scores.max() > 0 else None
 
 
 def open_subject(
@@ -242,6 +267,10 @@ def open_subject(
     path = Path(model)
     loaders = {DETECTOR: load_detector, SEGMENTER: load_segmenter}
     kind = read_kind(path) if path.is_file() else ""
+    if kind == PANOPTIC:
+        raise UserError(
+            f"{path} holds a panoptic net; classifiers, detectors and segmenters are explained."
+        )
     loaded, card = loaders[kind](path) if kind in loaders else load_model(path)
     loaded.require_head(str(path))
     choose_compute(device, "float32").place(loaded)

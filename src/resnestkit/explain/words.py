@@ -8,6 +8,7 @@ from resnestkit.explain.drawing import name_split
 from resnestkit.explain.folder import EVEN_ENTROPY, SWITCH_SHARE, FolderStatistics
 from resnestkit.explain.picture import BlockView, Effect, ImageExplanation
 from resnestkit.explain.sites import Kind
+from resnestkit.explain.subject import NOTHING
 
 KINDS: dict[Kind, str] = {
     "split": "split attention",
@@ -31,7 +32,7 @@ def no_attention(net: str) -> str:
 
 def describe_image(explained: ImageExplanation) -> list[str]:
     """A few lines on one image, each a word and what it is."""
-    lines = [f"class       {explained.label}, {explained.answer} {explained.score:.3f}"]
+    lines = [f"class       {_say_class(explained)}"]
     if explained.top != explained.label:
         lines.append(f"highest     {explained.top}, {explained.scores.max():.3f}")
     if not explained.blocks:
@@ -50,6 +51,12 @@ def describe_image(explained: ImageExplanation) -> list[str]:
         if weakest is not strongest:
             lines.append(f"weakest     {describe_effect(weakest, largest_effect(weakest))}")
     return lines
+
+
+def _say_class(explained: ImageExplanation) -> str:
+    if explained.target is None:
+        return NOTHING
+    return f"{explained.label}, {explained.answer} {explained.score:.3f}"
 
 
 def count_blocks(count: int) -> str:
@@ -92,10 +99,12 @@ def describe_folder(statistics: FolderStatistics) -> list[str]:
 
 def count_images(statistics: FolderStatistics) -> str:
     """How many there are, and how their classes are known."""
+    bare = f"; {NOTHING} in {statistics.nothing} of them" if statistics.nothing else ""
     if statistics.right is None:
-        return f"{statistics.images}, by the class that the net says"
+        return f"{statistics.images}, by the class that the net says{bare}"
     share = statistics.right / statistics.images
-    return f"{statistics.images}, by the class of their folder; {share:.1%} of them recognised"
+    said = f"{statistics.images}, by the class of their folder; {share:.1%} of them recognised"
+    return said + bare
 
 
 def short(name: str) -> str:

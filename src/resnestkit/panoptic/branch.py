@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnestkit.detection.heads import start_small
 from resnestkit.models.layers import ConvNormAct, norm_factory
 from resnestkit.models.spec import NormPolicy
+
+
+@torch.no_grad()
+def read_stuff(
+    logits: Float[Tensor, "k h w"], size: tuple[int, int]
+) -> tuple[Int64[Tensor, "h2 w2"], Float[Tensor, "h2 w2"]]:
+    """The likeliest channel of every pixel of a size, and its probability.
+
+    As of all logits resized at once, but they are resized one channel at a time: at a photo's own
+    size all of them would take gigabytes.
+    """
+    best, total = logits.new_full(size, -torch.inf), logits.new_zeros(size)
+    channels = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    for channel, row in enumerate(logits.contiguous()):
+        one = F.interpolate(row[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        channels[one > best] = channel  # the first of equals, as argmax has it
+        higher = torch.maximum(one, best)
+        total = total.mul_(best.sub_(higher).exp_()).add_(one.sub_(higher).exp_())
+        best = higher
+    return channels, total.reciprocal_()
 
 
 class StuffBranch(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,8 @@ class FoundSegment:
 class Things:
     """What a detector found in an image."""
 
-    masks: Bool[Tensor, "n h w"]
+    mask: Callable[[int], Bool[Tensor, "h w"]]
+    """One's mask by its place: asked for one at a time, for they are as large as the image."""
     labels: Sequence[int]
     """Classes among all, from 0."""
     scores: Sequence[float]
@@ -61,7 +62,7 @@ def merge(
     for i in order:
         if things.scores[i] < settings.score:
             break
-        mask = things.masks[i]
+        mask = things.mask(i)
         free = mask & (numbers == 0)
         whole, left = torch.stack([mask.sum(), free.sum()]).tolist()
         if not left or whole - left > settings.overlap * whole:

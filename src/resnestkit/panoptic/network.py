@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from resnestkit.detection.detector import RegionDetector, Target, build_detector
 from resnestkit.detection.images import check_images, check_targets
-from resnestkit.detection.parts import ImageList
+from resnestkit.detection.parts import ImageList, paste_masks_in_image
 from resnestkit.detection.regions import precise
 from resnestkit.errors import UserError
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.headed import Headed, explain_small_batch
-from resnestkit.panoptic.branch import StuffBranch
+from resnestkit.panoptic.branch import StuffBranch, read_stuff
 from resnestkit.panoptic.merge import OTHER, Things, merge
 from resnestkit.panoptic.spec import PanopticSpec
 from resnestkit.preprocessing import Preprocessing
@@ -36,8 +37,9 @@ class PanopticNet(Headed):
     also a list of targets with "boxes" (n, 4), "labels" (n,) and "masks" (n, h, w) of things, whose
     labels count things alone from 1, and "semantic" (h, w) of uint8, each pixel's class among all
     from 0, or 255. Gives a dict of losses in training. In evaluation it gives a list of dicts with
-    boxes, labels, scores and masks as a detector does, "segments" (h, w) of int32, and
-    "segments_info", a list of `FoundSegment` in the order of their numbers in that map.
+    boxes, labels and scores as a detector does, "segments" (h, w) of int32, and "segments_info", a
+    list of `FoundSegment` in the order of their numbers in that map. There are no masks but those
+    segments: every mask of a photo at its own size would take gigabytes.
 
     The branch tells things from nothing but stuff: to it they are one class, "other", as in the
     paper. Which thing it is the heads know better, and the merge would not ask.
@@ -104,9 +106,10 @@ class PanopticNet(Headed):
         features = detector.backbone(seen.tensors)
         proposals, _ = detector.rpn(seen, features)
         found, _ = detector.roi_heads(features, proposals, seen.image_sizes)
+        masks = [one.pop("masks") for one in found]  # of 28x28 in their boxes
         found = detector.transform.postprocess(found, seen.image_sizes, sizes)
         logits = self._stuff_logits(features, seen)
-        rows = zip(found, logits, seen.image_sizes, sizes, strict=True)
+        rows = zip(found, masks, logits, seen.image_sizes, sizes, strict=True)
         return [self._join(one, *rest) for one, *rest in rows]
 
     def _stuff_logits(self, features: Any, seen: ImageList) -> Float[Tensor, "b k h w"]:
@@ -132,17 +135,16 @@ class PanopticNet(Headed):
     def _join(
         self,
         found: dict[str, Tensor],
+        masks: Float[Tensor, "n 1 m m"],
         logits: Float[Tensor, "k h2 w2"],
         seen: tuple[int, int],
         size: tuple[int, int],
     ) -> dict[str, Any]:
         """What was found in one image, at its own size."""
-        within = logits[None, :, : seen[0], : seen[1]]
-        whole = F.interpolate(within, size, mode="bilinear", align_corners=False)[0]
-        sureness, channels = whole.detach().softmax(0).max(0)
+        channels, sureness = read_stuff(logits[:, : seen[0], : seen[1]], size)
         classes = torch.tensor([OTHER, *self.spec.stuff_classes], device=channels.device)
         things = Things(
-            found["masks"][:, 0] > _MASK_THRESHOLD,
+            partial(_paste, masks, found["boxes"], size),
             [self.spec.thing_classes[label - 1] for label in found["labels"].tolist()],
             found["scores"].tolist(),
         )
@@ -170,6 +172,15 @@ def _pixel_loss(
     """Mean cross-entropy over the labelled pixels; 0 where there are none."""
     summed = F.cross_entropy(logits, wanted, ignore_index=_NOTHING, reduction="sum")
     return summed / (wanted != _NOTHING).sum().clamp(min=1)
+
+
+def _paste(
+    masks: Float[Tensor, "n 1 m m"], boxes: Float[Tensor, "n 4"], size: tuple[int, int], place: int
+) -> Bool[Tensor, "h w"]:
+    """The mask of one thing in an image of a size."""
+    one = slice(place, place + 1)
+    pasted: Tensor = paste_masks_in_image(masks[one], boxes[one], size)
+    return pasted[0, 0] > _MASK_THRESHOLD
 
 
 def _resize(mask: UInt8[Tensor, "h w"], size: tuple[int, int]) -> UInt8[Tensor, "h2 w2"]:

@@ -28,7 +28,7 @@ def evaluate_panoptic(
     chosen = load_segmentation_for_evaluation(
         origin, card.preprocessing.channels, card.classes, trained, asked.split
     )
-    check_segments(chosen.images, origin)
+    check_segments(chosen.images, origin, card.classes, model.spec.things)
     for finding in chosen.findings:
         if finding.severity != "note":
             reporter.say(f"{finding.severity:<11} {finding}")

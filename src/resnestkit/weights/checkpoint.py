@@ -56,6 +56,8 @@ __all__ = [
     "write_whole",
 ]
 
+_NAMES = {PANOPTIC: "panoptic net"}
+"""What a kind is called where its own word is no noun."""
 _BESIDE = "The model is in best.safetensors or last.safetensors beside it."
 
 
@@ -144,7 +146,8 @@ def load_checkpoint(path: Path, kind: str = CLASSIFIER) -> tuple[ModelCard, dict
             PANOPTIC: " It tells the thing or stuff of every pixel: load_panoptic reads it.",
         }
         hint = hints.get(str(metadata["kind"]), "")
-        raise UserError(f"{path} holds a {metadata['kind']}; a {kind} is needed here.{hint}")
+        held, needed = (_NAMES.get(one, one) for one in (str(metadata["kind"]), kind))
+        raise UserError(f"{path} holds a {held}; a {needed} is needed here.{hint}")
     card = _parse_card(path, metadata)
     check_finite(path, tensors)
     return card, tidy_counters(tensors)

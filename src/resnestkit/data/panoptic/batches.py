@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from resnestkit.data.detection.table import Target
-from resnestkit.data.detection.transforms import DetectionTransform, hull
+from resnestkit.data.detection.transforms import DetectionTransform, crop, draw_crop, hull
 from resnestkit.data.loaders import ImageDataset
 from resnestkit.data.segmentation.legend import IGNORE
 from resnestkit.data.segmentation.table import Segment, SegmentationImages, Segments
@@ -94,7 +94,9 @@ class PanopticDataset(ImageDataset[PanopticSample, PanopticBatch]):
         segments = self._segments(index)
         if self.transform is None:
             return PanopticSample(image, None, segments, index)
-        image, places = change_together(self.transform, image, place_segments(segments))
+        places = place_segments(segments)
+        things = find_things(places, segments.segments)
+        image, places = change_together(self.transform, image, places, things)
         target = make_target(places, segments.segments, self.labels)
         return PanopticSample(image, target, None, index)
 
@@ -123,22 +125,54 @@ def place_segments(segments: Segments) -> UInt8[Tensor, "h w"]:
     return torch.where(known[near] == segments.numbers, (order[near] + 1).byte(), places)
 
 
+def find_things(places: UInt8[Tensor, "h w"], segments: Sequence[Segment]) -> list[int]:
+    """The places of things that a map of segments shows; crowds are none."""
+    shown = set(torch.unique(places).tolist())
+    return [
+        place
+        for place, one in enumerate(segments[:MOST_SEGMENTS], 1)
+        if place in shown and one.is_thing and not one.is_crowd
+    ]
+
+
 def change_together(
-    transform: DetectionTransform, image: UInt8[Tensor, "c h w"], places: UInt8[Tensor, "h w"]
+    transform: DetectionTransform,
+    image: UInt8[Tensor, "c h w"],
+    places: UInt8[Tensor, "h w"],
+    things: Sequence[int] = (),
 ) -> tuple[UInt8[Tensor, "c h2 w2"], UInt8[Tensor, "h2 w2"]]:
     """An image and its map of segments, changed alike.
 
     The map goes as the mask of one object that is the whole image: so the changes are the
-    detectors' own, and boxes and masks, which are told from the map afterwards, fit exactly.
+    detectors' own, and boxes and masks, which are told from the map afterwards, fit exactly. Only
+    where to crop is told from a thing, as the detectors do, or a crop would always hold the middle.
+
+    Args:
+        transform: the changes.
+        image: to be changed.
+        places: each pixel's segment by its place, from 1; 0 is void.
+        things: places of which a crop holds the middle of one, if there are any.
     """
     height, width = places.shape
     box = torch.tensor([[0.0, 0.0, width, height]])
     whole = Target(box, torch.ones(1, dtype=torch.int64), places[None])
+    chosen = transform.augmentation
+    if chosen.crop:
+        window = draw_crop(image, _draw_thing(places, things), chosen.crop)
+        image, whole = crop(image, whole, window)
+        transform = DetectionTransform(replace(chosen, crop=0.0))
     image, changed = transform(image, whole)
     masks = changed.masks
     if masks is None or not len(masks):  # a crop in which there is no segment
         return image, torch.zeros(image.shape[1:], dtype=torch.uint8)
     return image, masks[0]
+
+
+def _draw_thing(places: UInt8[Tensor, "h w"], things: Sequence[int]) -> Target:
+    """The box of one of the things; none if there are none."""
+    drawn = [things[int(torch.randint(len(things), ()))]] if things else []
+    boxes = hull((places == torch.tensor(drawn, dtype=torch.uint8)[:, None, None]).byte())
+    return Target(boxes, torch.ones(len(drawn), dtype=torch.int64))
 
 
 def make_target(
@@ -156,12 +190,7 @@ def make_target(
     table = torch.full((MOST_SEGMENTS + 1,), IGNORE, dtype=torch.uint8)
     kept = segments[:MOST_SEGMENTS]
     table[1 : len(kept) + 1] = torch.tensor([one.label for one in kept], dtype=torch.uint8)
-    shown = set(torch.unique(places).tolist())
-    found = [
-        place
-        for place, one in enumerate(kept, 1)
-        if place in shown and one.is_thing and not one.is_crowd
-    ]
+    found = find_things(places, kept)
     masks = (places == torch.tensor(found, dtype=torch.uint8)[:, None, None]).byte()
     known = torch.tensor([labels[kept[place - 1].label] for place in found], dtype=torch.int64)
     return PanopticTarget(Target(hull(masks), known, masks), table[places.int()])

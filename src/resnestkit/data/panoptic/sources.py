@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from resnestkit.data.findings import Finding
+from resnestkit.data.findings import Finding, say_some
 from resnestkit.data.segmentation.sources import (
     SegmentationSource,
     inspect_segmentation_source,
     load_segmentation_source,
 )
-from resnestkit.data.segmentation.table import SegmentationImages
+from resnestkit.data.segmentation.table import SegmentationImages, SegmentedMasks
 from resnestkit.errors import UserError
 
 
@@ -55,10 +56,28 @@ def find_no_segments(source: SegmentationSource) -> list[str]:
     return []
 
 
-def check_segments(images: SegmentationImages, origin: str) -> None:
-    """Raise UserError if the masks to evaluate on tell no things apart."""
-    if not images.has_segments:
+def check_segments(
+    images: SegmentationImages, origin: str, classes: Sequence[str], things: Sequence[bool]
+) -> None:
+    """Raise UserError if the masks to evaluate on tell no things apart, or others than the net.
+
+    Args:
+        images: with masks that count in the net's classes.
+        origin: where they come from.
+        classes: names of the net's.
+        things: which of them can be counted.
+    """
+    masks = images.masks
+    if not isinstance(masks, SegmentedMasks):
         raise UserError(
             f"The masks of {origin} tell classes, and not one thing from the next; a panoptic net "
             "is measured on COCO's panoptic form, or on scenes."
+        )
+    places = range(len(masks.things)) if images.places is None else images.places
+    told = zip(places, masks.things, strict=True)
+    apart = [classes[place] for place, thing in told if thing != things[place]]
+    if apart:
+        raise UserError(
+            f"The checkpoint and {origin} (its isthing) do not agree which classes are things and "
+            f"which are stuff: {say_some(apart)}; give data in which they do."
         )

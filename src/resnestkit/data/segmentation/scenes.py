@@ -41,7 +41,7 @@ class DrawnMasks(SegmentedMasks):
     """Masks of drawings, held as bytes: the ground is 0, and shapes count from 1."""
 
     def __init__(self, drawings: Sequence[Drawing]) -> None:
-        self.labels = [one.labels for one in drawings]
+        self.labels, self.things = [one.labels for one in drawings], THINGS
         self._numbers = [_number(one) for one in drawings]
 
     def __len__(self) -> int:

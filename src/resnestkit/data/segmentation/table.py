@@ -62,6 +62,9 @@ class Masks(ABC):
 class SegmentedMasks(Masks):
     """Masks that tell things of one class apart."""
 
+    things: tuple[bool, ...]
+    """Which classes can be counted."""
+
     @abstractmethod
     def segments(self, row: int) -> Segments:
         """What a mask consists of. Raises UnreadableImage."""
