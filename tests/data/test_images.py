@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnestkit.data import images as images_module
 from resnestkit.data import jpeg as jpeg_module
+from resnestkit.data.decoding import Bounds, bounded
 from resnestkit.data.images import UnreadableImage, decode_image, read_image
 from resnestkit.data.jpeg import decode_plain_jpeg
 
@@ -157,6 +158,19 @@ def test_jpegs_that_are_not_plain_are_left_to_pillow(monkeypatch: pytest.MonkeyP
     assert decode_plain_jpeg(content, 3) is None
     with pytest.raises(UnreadableImage, match="too many pixels"):
         decode_image(content, "a")
+
+
+def test_within_bounds_nothing_larger_and_no_other_kind_is_decoded() -> None:
+    content = jpeg(Image.fromarray(COLOUR))
+    pixels = COLOUR.shape[0] * COLOUR.shape[1]
+    plain = decode_image(content, "a")
+    with bounded(Bounds(("JPEG",), pixels)):
+        assert torch.equal(decode_image(content, "a"), plain)
+    with bounded(Bounds(None, pixels - 1)), pytest.raises(UnreadableImage, match="too many pixels"):
+        decode_image(content, "a")
+    with bounded(Bounds(("PNG",))), pytest.raises(UnreadableImage, match="not an image"):
+        decode_image(content, "a", 1)
+    assert torch.equal(decode_image(content, "a"), plain)
 
 
 def test_without_torchvisions_decoder_pillow_reads_all(monkeypatch: pytest.MonkeyPatch) -> None:

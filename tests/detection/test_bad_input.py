@@ -1,9 +1,12 @@
 """Images of any shape, batches without objects, bad targets: no crash, but one sentence."""
 
+from typing import Any
+
 import pytest
 import torch
 from small_detectors import empty_target, make, scene
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnestkit import UserError
 from resnestkit.detection.detector import Detector
@@ -31,6 +34,28 @@ def test_a_flat_image_first_leads_no_later_one_astray() -> None:
     before = model([image])[0]["boxes"]
     model([torch.rand(3, 1, 900)])
     assert torch.equal(model([image])[0]["boxes"], before)
+
+
+class _Largest(TorchDispatchMode):
+    """Keeps the size of the largest tensor that is computed."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.most = max(self.most, found.numel())
+        return found
+
+
+def test_a_strip_takes_no_more_memory_than_it_has_pixels() -> None:
+    model = make("faster_rcnn", "resnet18").eval()
+    for size in ((1, 50_000), (50_000, 2)):
+        image = torch.rand(3, *size)
+        with _Largest() as largest:
+            small, _ = model.transform.resize(image)
+        assert sorted(small.shape[1:]) == [1, 96]
+        assert largest.most <= image.numel()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ from resnestkit.preprocessing import Preprocessing
 from resnestkit.serve.batching import Batcher
 from resnestkit.serve.models import Options, Work, open_model
 from resnestkit.serve.running import TOKEN
+from resnestkit.serve.schemas import Detected
+from resnestkit.serve.torch_models import OneByOne
 from resnestkit.serve.uploads import Upload
 
 Run = Callable[..., tuple[int, str, str]]
@@ -181,6 +185,48 @@ def test_requests_that_wait_are_computed_together(folder: Path) -> None:
     assert sum(sizes) == 30
 
 
+class _Waiting(OneByOne):
+    """Looks at an image when its event is set; one of them does it harm."""
+
+    kind = "detector"
+    answer = Detected
+
+    def __init__(self) -> None:
+        super().__init__(Path("a.net"), SimpleNamespace(net="waiting", classes=("one",)))
+        self.events = [threading.Event() for _ in range(4)]
+        self.looked: list[str] = []
+
+    def look(self, work: Work) -> Detected:
+        assert self.events[int(work.name)].wait(60)
+        self.looked.append(work.name)
+        if work.name == "3":
+            raise RuntimeError("an image's own fault")
+        return Detected(image=work.name, width=1, height=1, objects=[])
+
+
+def test_what_is_computed_one_by_one_is_answered_and_given_up_one_by_one() -> None:
+    model, batcher = _Waiting(), Batcher()
+    task, _ = model.tasks(16)
+    futures = [batcher.submit(task, Work(str(n), None, Options())) for n in range(4)]
+    model.events[0].set()
+    assert futures[0].result(60).image == "0"
+    assert futures[2].cancel()
+    for event in model.events:
+        event.set()
+    batcher.close()
+    assert model.looked == ["0", "1", "3"]
+    assert isinstance(futures[3].result(), RuntimeError)
+
+
+def test_an_images_fault_is_not_its_neighbours() -> None:
+    model = _Waiting()
+    for event in model.events:
+        event.set()
+    first, second = model.compute([Work("3", None, Options()), Work("0", None, Options())])
+    assert isinstance(first, RuntimeError)
+    assert second.image == "0"
+
+
 def test_an_exported_file_is_served_without_torch(folder: Path) -> None:
     code = f"""
 import sys
@@ -217,6 +263,20 @@ def test_the_command_serves_until_it_is_told_to_stop(folder: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_the_command_stops_as_soon_as_it_has_said_its_address(folder: Path) -> None:
+    words = ["serve", str(folder / "net.onnx"), "--port", "0", "--threads", "1"]
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *words], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith(b"address"):
+            pass
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0
 
 
 def test_the_command_says_what_is_wrong(

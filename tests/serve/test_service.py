@@ -10,16 +10,22 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from running_services import PatientModel, Running, picture, serving, to_base64, to_form
 
+from resnestkit.data.decoding import load_content
 from resnestkit.errors import UserError
 from resnestkit.serve.batching import Batcher, Task
+from resnestkit.serve.problems import Problem
 from resnestkit.serve.running import TOKEN, open_socket, read_token
+from resnestkit.serve.schemas import ImagesInJson
 from resnestkit.serve.settings import Limits
+from resnestkit.serve.uploads import Upload, check_image, decoding
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +127,8 @@ def test_a_fault_of_the_models_own_is_told_and_the_service_goes_on(
     answer = service.send(picture(), path="/explain")
     assert answer.status == 500
     assert "the service's log says more" in answer.error
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
     assert service.send(picture()).status == 200
 
 
@@ -169,6 +177,38 @@ def test_a_body_that_is_no_request_is_told_why(
 ) -> None:
     answer = service.ask("POST", "/predict", body, Content_Type=kind)
     assert (answer.status, words in answer.error) == (status, True), answer.content
+
+
+def test_a_list_of_many_wrong_things_is_not_gone_through(service: Running) -> None:
+    answer = service.send_json({"images": [1] * 100_000})
+    assert (answer.status, answer.error) == (413, "A request may hold 8 images at most.")
+    with pytest.raises(ValidationError) as raised:
+        ImagesInJson.model_validate({"images": [1] * 8})
+    assert raised.value.error_count() == 1
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode"])
+def test_a_charset_that_is_none_is_told(service: Running, charset: str) -> None:
+    kind, body = to_form(picture())
+    answer = service.ask("POST", "/predict", body, Content_Type=f"{kind}; charset={charset}")
+    assert (answer.status, "in the charset" in answer.error) == (400, True), answer.content
+
+
+def test_a_file_of_two_kinds_is_decoded_as_the_one_that_was_looked_at() -> None:
+    """TIFF's first bytes say where its table is, here what Pillow takes for a FLI."""
+    table = 0x1AF11
+    file = bytearray(struct.pack("<4sI4H", b"II*\0", table, 900, 900, 8, 0).ljust(table, b"\0"))
+    struct.pack_into("<IHH8xIH", file, 128, 4000, 0xF1FA, 1, 100, 13)
+    values = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 200, 277: 1, 278: 8, 279: 64}
+    rows = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items()]
+    content = bytes(file) + struct.pack("<H", len(rows)) + b"".join(rows) + bytes(4)
+    assert load_content(content, "as it comes", 1).size == (900, 900)
+    upload = Upload("both", content, most_pixels=100)
+    check_image(upload, Limits(max_megapixels=0.0001))
+    with decoding(upload):
+        assert load_content(content, "both", 1).size == (8, 8)
+    with pytest.raises(Problem, match="too many pixels"), decoding(replace(upload, most_pixels=63)):
+        load_content(content, "both", 1)
 
 
 def test_values_that_do_not_fit(service: Running) -> None:
@@ -246,7 +286,7 @@ def test_uploads_are_held_within_a_bound() -> None:
         with socket.create_connection(("127.0.0.1", service.port)) as client:
             head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-50])
-            while "resnestkit_held_bytes 9" not in service.get("/metrics").content.decode():
+            while "resnestkit_held_bytes 1.8" not in service.get("/metrics").content.decode():
                 pass
             answer = service.send(b"x" * 900_000)
             assert (answer.status, "Too many uploads" in answer.error) == (429, True)
@@ -294,7 +334,9 @@ def test_bytes_that_are_no_http(service: Running) -> None:
         client.sendall(b"\x16\x03\x01 hello?\r\n\r\n")
         answer = client.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 400")
-    assert json.loads(answer.split(b"\r\n\r\n")[1])["error"] == "This is no HTTP request."
+    head, body = answer.split(b"\r\n\r\n")
+    assert json.loads(body)["error"] == "This is no HTTP request."
+    assert b"X-Content-Type-Options: nosniff" in head.split(b"\r\n")
 
 
 def test_a_client_that_leaves_halfway_is_forgotten(service: Running) -> None:
@@ -374,6 +416,9 @@ def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_token(None) is None
     monkeypatch.setenv(TOKEN, "of-the-environment")
     assert read_token(None) == "of-the-environment"
+    monkeypatch.setenv(TOKEN, "")
+    with pytest.raises(UserError, match="is set, but empty"):
+        read_token(None)
     (tmp_path / "token").write_text("of-the-file\n")
     assert read_token(tmp_path / "token") == "of-the-file"
     (tmp_path / "token").write_text(" \n")

@@ -10,6 +10,8 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +26,20 @@ _TURNED = range(5, 9)
 """EXIF orientations that exchange height and width."""
 _GUARD = threading.Lock()
 """Held while Pillow's guard, which is the whole process's, is lifted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What may be decoded of strangers' files."""
+
+    formats: tuple[str, ...] | None = None
+    """Pillow's names; None is all that it knows."""
+    pixels: int | None = None
+    """Of one image; None is Pillow's own limit."""
+
+
+_FREE = Bounds()
+_BOUNDS = ContextVar("_BOUNDS", default=_FREE)
 
 
 class UnreadableImage(UserError):  # noqa: N818  (it names the image, not the error)
@@ -57,6 +73,25 @@ def load_content(content: bytes, name: str, channels: int) -> Image.Image:
     return load_by_pillow(io.BytesIO(content), name, channels)
 
 
+@contextmanager
+def bounded(bounds: Bounds) -> Iterator[None]:
+    """Decode nothing beyond these bounds meanwhile, in this thread.
+
+    A file can be of two kinds at once, of which a look at the header sees one and decoding another,
+    unless both are told the same kinds.
+    """
+    before = _BOUNDS.set(bounds)
+    try:
+        yield
+    finally:
+        _BOUNDS.reset(before)
+
+
+def pixel_limit() -> int | None:
+    """How many an image may have that is decoded here and now; None is any number."""
+    return _BOUNDS.get().pixels or Image.MAX_IMAGE_PIXELS
+
+
 def load_by_pillow(
     file: Path | BinaryIO, name: str, channels: int, most_pixels: int | None = None
 ) -> Image.Image:
@@ -66,9 +101,13 @@ def load_by_pillow(
     as many. Raises UnreadableImage, with ``name``, as `read_image`.
     """
     mode = "L" if channels == 1 else "RGB"
+    bounds = _BOUNDS.get()
+    most_pixels = bounds.pixels if most_pixels is None else most_pixels
     with (
         explain_damage(name, most_pixels),
-        Image.open(file) if most_pixels is None else open_header(file) as opened,
+        Image.open(file, formats=bounds.formats)
+        if most_pixels is None
+        else open_header(file) as opened,
     ):
         if most_pixels is not None and opened.width * opened.height > most_pixels:
             raise Image.DecompressionBombError
@@ -109,7 +148,7 @@ def open_header(file: Path | BinaryIO) -> Image.Image:
     Pillow warns of large images, and refuses still larger ones, when it has read no more than this.
     """
     with lift_guard():
-        return Image.open(file)
+        return Image.open(file, formats=_BOUNDS.get().formats)
 
 
 @contextmanager

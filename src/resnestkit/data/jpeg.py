@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 import torchvision.io  # noqa: F401  (registers the decoder)
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
+
+from resnestkit.data.decoding import pixel_limit
 
 _GREY, _RGB = 1, 3
 """The decoder's modes, which happen to be the numbers of channels."""
@@ -62,7 +63,7 @@ def _is_plain(frame: _Frame, content: bytes, channels: int) -> bool:
     """Whether both decoders make the same of it."""
     # Grey from colour is computed from RGB by Pillow, which libjpeg would take from the file.
     colours = {1, 3} if channels == 3 else {1}
-    safe = frame.pixels <= (Image.MAX_IMAGE_PIXELS or frame.pixels)
+    safe = frame.pixels <= (pixel_limit() or frame.pixels)
     # Pillow also turns images by what editors note in XMP.
     turned = content.find(b"tiff:Orientation", 0, frame.end) >= 0
     return frame.bits == 8 and frame.components in colours and safe and not turned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from resnestkit.compute import Compute, choose_compute
 from resnestkit.data.detection.coco import Identity
-from resnestkit.data.detection.results import Found, results_json
-from resnestkit.data.detection.rle import decode_rle
+from resnestkit.data.detection.results import MASK_THRESHOLD, Found, results_json
+from resnestkit.data.detection.rle import decode_rle, encode_mask
 from resnestkit.data.images import UnreadableImage, read_image
 from resnestkit.deploy.predictor import read_each
+from resnestkit.detection.images import paste_mask
 from resnestkit.detection.spec import has_masks
 from resnestkit.detectors import load_detector
 from resnestkit.errors import UserError
@@ -143,10 +144,13 @@ class DetectionPredictor:
     @torch.inference_mode()
     def find(self, image: UInt8[Tensor, "c h w"]) -> Found:
         """The objects in an image, the surest first."""
-        with use_kernels(enabled=self.kernels):
+        with use_kernels(enabled=self.kernels), self.model.transform.leaving_masks():
             (output,) = self.model(prepare_images([image], self.compute))
-        found = Found.read(output, masks=self.masks).above(self.score)
-        return found.take(np.argsort(-found.scores, kind="stable"))
+        found = Found.read(output, masks=False)
+        order = np.argsort(-found.scores, kind="stable")
+        shown = order[found.scores[order] >= self.score]
+        masks = _draw_masks(output, shown, image) if self.masks else None
+        return replace(found.take(shown), masks=masks)
 
     def results(self, detections: Sequence[Detections]) -> list[dict[str, Any]]:
         """COCO's list of results, ready for JSON: images by name, categories by the file's number.
@@ -159,6 +163,18 @@ class DetectionPredictor:
             return boxes
         masks = results_json(pairs, self.category_ids, masks=True)
         return [{**box, **mask} for box, mask in zip(boxes, masks, strict=True)]
+
+
+def _draw_masks(
+    output: Mapping[str, Tensor], shown: NDArray[np.intp], image: UInt8[Tensor, "c h w"]
+) -> tuple[dict[str, Any], ...]:
+    """The masks of some objects as run lengths; one at a time, for each fills the image."""
+    size = (image.shape[1], image.shape[2])
+    pairs = [(output["masks"][place], output["boxes"][place]) for place in shown.tolist()]
+    return tuple(
+        encode_mask((paste_mask(*pair, size) > MASK_THRESHOLD).byte().cpu().numpy())
+        for pair in pairs
+    )
 
 
 def _usual_score(card: ModelCard) -> float:

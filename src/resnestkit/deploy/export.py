@@ -25,6 +25,7 @@ from resnestkit.segmenters import load_segmenter
 from resnestkit.weights.checkpoint import (
     BACKBONE,
     DETECTOR,
+    PANOPTIC,
     SEGMENTER,
     ModelCard,
     current_versions,
@@ -147,9 +148,10 @@ def _choose_target(path: Path, output: str | Path | None, to: Format, exporter: 
 def _load(path: Path) -> Subject:
     """The model of a checkpoint, as it is called. Raises UserError if it cannot be exported."""
     kind = read_kind(path)
-    if kind == DETECTOR:
+    if kind in {DETECTOR, PANOPTIC}:
+        held = "a detector" if kind == DETECTOR else "a panoptic net"
         raise UserError(
-            f"{path} holds a detector, whose boxes no runtime but PyTorch is given here: predict "
+            f"{path} holds {held}, whose boxes no runtime but PyTorch is given here: predict "
             "with it by `resnestkit predict`, or export a classifier, a segmenter or a backbone."
         )
     if kind == SEGMENTER:

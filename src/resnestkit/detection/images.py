@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnestkit.detection.parts import GeneralizedRCNNTransform
+from resnestkit.detection.parts import GeneralizedRCNNTransform, paste_masks_in_image
 from resnestkit.detection.spec import DetectorSpec, has_masks
 from resnestkit.errors import UserError
 from resnestkit.preprocessing import Preprocessing
@@ -25,8 +26,10 @@ class Resize(GeneralizedRCNNTransform):
     """torchvision's, in the backbone's order of colours, and for images of any shape.
 
     torchvision rounds a side down, which leaves nothing of an image that is 400 times as long as
-    wide; here the short side is widened until a pixel is left.
+    wide; here a pixel is left of the short side.
     """
+
+    _pastes = True
 
     def __init__(self, spec: DetectorSpec, preprocessing: Preprocessing) -> None:
         super().__init__(
@@ -50,26 +53,59 @@ class Resize(GeneralizedRCNNTransform):
         height, width = image.shape[1:]
         short, long = sorted((height, width))
         if math.floor(short * (self.max_size / long)) < 1:
-            least = math.ceil(long / self.max_size) + 1
-            image, target = _widen(image, target, (max(height, least), max(width, least)))
+            size = (self.max_size, 1) if height > width else (1, self.max_size)
+            image, target = _thin(image, target, size)
         resized: tuple[Tensor, Target | None] = super().resize(image, target)
         return resized
 
+    @contextmanager
+    def leaving_masks(self) -> Iterator[None]:
+        """Give masks as the heads do meanwhile, for `paste_mask`, and not at the image's size."""
+        self._pastes = False
+        try:
+            yield
+        finally:
+            self._pastes = True
 
-def _widen(
+    def postprocess(
+        self,
+        result: list[dict[str, Tensor]],
+        image_shapes: list[tuple[int, int]],
+        original_image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Boxes and masks in the images' own pixels."""
+        left = [one.pop("masks", None) for one in result] if not self._pastes else []
+        placed: list[dict[str, Tensor]] = super().postprocess(
+            result, image_shapes, original_image_sizes
+        )
+        for one, masks in zip(placed, left, strict=False):
+            if masks is not None:
+                one["masks"] = masks
+        return placed
+
+
+def paste_mask(
+    mask: Float[Tensor, "1 m m"], box: Float[Tensor, " 4"], size: tuple[int, int]
+) -> Float[Tensor, "h w"]:
+    """One object's mask in an image of a height and a width, as all would be pasted at once."""
+    pasted: Tensor = paste_masks_in_image(mask[None], box[None], size)
+    return pasted[0, 0]
+
+
+def _thin(
     image: Float[Tensor, "c h w"], target: Target | None, size: tuple[int, int]
 ) -> tuple[Tensor, Target | None]:
-    """The image at a larger size, and its boxes and masks with it."""
+    """A strip as long as the net sees it, and its boxes and masks with it."""
     height, width = image.shape[1:]
-    wider = F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
+    thin = F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
     if target is None:
-        return wider, None
+        return thin, None
     scale = target["boxes"].new_tensor([size[1] / width, size[0] / height] * 2)
-    widened = {**target, "boxes": target["boxes"] * scale}
+    scaled = {**target, "boxes": target["boxes"] * scale}
     if "masks" in target:
         masks = target["masks"][:, None].float()
-        widened["masks"] = F.interpolate(masks, size)[:, 0].to(target["masks"].dtype)
-    return wider, widened
+        scaled["masks"] = F.interpolate(masks, size)[:, 0].to(target["masks"].dtype)
+    return thin, scaled
 
 
 def check_images(images: Sequence[Tensor], channels: int) -> None:

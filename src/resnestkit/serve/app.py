@@ -14,9 +14,10 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp
 
 from resnestkit import __version__
-from resnestkit.serve.gate import Gate
+from resnestkit.serve.gate import Careful, Gate
 from resnestkit.serve.metrics import CONTENT_TYPE
 from resnestkit.serve.models import Options, ServedModel
 from resnestkit.serve.problems import RETRY, Problem
@@ -69,7 +70,7 @@ def create_app(
         yield
         service.close()
 
-    app = FastAPI(
+    app = _Application(
         title=f"resnestkit: {model.net}",
         version=__version__,
         description=f"A {model.kind} of {len(model.classes)} classes.",
@@ -85,6 +86,14 @@ def create_app(
     routes = {path for route in app.routes if (path := getattr(route, "path", None))}
     app.add_middleware(Gate, limits=service.limits, metrics=service.metrics, routes=routes)
     return app
+
+
+class _Application(FastAPI):
+    """Its answers to faults are made outside of all middleware."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """What FastAPI calls once, before the first request."""
+        return Careful(super().build_middleware_stack())
 
 
 class _Guard(HTTPBearer):

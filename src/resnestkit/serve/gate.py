@@ -1,4 +1,4 @@
-"""Around the routes: every request is counted and has an end, and every answer its headers."""
+"""Around the routes: every request is counted and has an end; and every answer its headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnestkit.serve.settings import Limits
 
 _SPARE_SECONDS = 10.0
 """For a client to take its answer."""
-_HEADERS = {
+HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -23,6 +23,27 @@ _HEADERS = {
         "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
 }
+
+
+class Careful:
+    """Around the whole application: answers to faults have these headers too.
+
+    Args:
+        app: what answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through."""
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, answer)
 
 
 class Gate:
@@ -51,7 +72,6 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
         try:

@@ -24,7 +24,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from resnestkit.errors import UserError
 from resnestkit.runtime.session import Choice
 from resnestkit.serve.app import create_app
-from resnestkit.serve.models import open_model
+from resnestkit.serve.gate import HEADERS
+from resnestkit.serve.models import ServedModel, open_model
 from resnestkit.serve.settings import Limits
 
 TOKEN = "RESNESTKIT_TOKEN"
@@ -52,20 +53,26 @@ def serve(
     with open_socket(host, port) as listener:
         served = open_model(model, device, threads, precision)
         app = create_app(served, limits, token)
-        address = _name_address(listener)
-        print(f"serving     {served.file}, a {served.kind} of {len(served.classes)} classes")
-        print(f"address     {address}", flush=True)
-        if not token and not listener.getsockname()[0].startswith(_LOOPBACK):
-            print(
-                f"resnestkit: whoever reaches {address} may use it; {TOKEN} or --token-file asks "
-                "for a token.",
-                file=sys.stderr,
-            )
+        server = make_server(app, limits)
         warnings.filterwarnings(
             "ignore", module="PIL"
         )  # of every damaged image; the client hears it
-        with _stopped_by_signals():
-            make_server(app, limits).run([listener])
+        with _stopped_by_signals(server):
+            _say_where(served, listener, asks=bool(token))
+            server.run([listener])
+
+
+def _say_where(served: ServedModel, listener: socket.socket, *, asks: bool) -> None:
+    """What is served at which address, and whether anybody may use it."""
+    address = _name_address(listener)
+    print(f"serving     {served.file}, a {served.kind} of {len(served.classes)} classes")
+    print(f"address     {address}", flush=True)
+    if not asks and not listener.getsockname()[0].startswith(_LOOPBACK):
+        print(
+            f"resnestkit: whoever reaches {address} may use it; {TOKEN} or --token-file asks "
+            "for a token.",
+            file=sys.stderr,
+        )
 
 
 def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
@@ -113,6 +120,8 @@ def read_token(file: Path | None) -> str | None:
     Raises UserError if it cannot be read, or is no token.
     """
     said = os.environ.get(TOKEN, "")
+    if file is None and TOKEN in os.environ and not said:
+        raise UserError(f"{TOKEN} is set, but empty: unset it if no token is wanted.")
     if file is not None:
         try:
             said = file.read_text(encoding="utf-8").strip()
@@ -131,10 +140,14 @@ def _name_address(listener: socket.socket) -> str:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Uvicorn stops by SIGINT and SIGTERM, and then sends them on: that ends here."""
+def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """SIGINT and SIGTERM stop it even before it runs; uvicorn sends them on, which ends here."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {one: signal.signal(one, lambda *_: None) for one in signals}
+    before = {one: signal.signal(one, stop) for one in signals}
     try:
         yield
     finally:
@@ -232,10 +245,15 @@ class PatientProtocol(H11Protocol):
     def _refuse(self, status: int, message: str) -> None:
         """Answer before there is a request, and hang up."""
         body = json.dumps({"error": message}).encode()
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": len(body),
+            "Connection": "close",
+            **HEADERS,
+        }
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+        head = "\r\n".join([first, *lines, "", ""])
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             self.transport.write(head.encode() + body)
         self.transport.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 ResultT = TypeVar("ResultT")
 
@@ -23,7 +23,9 @@ class ImagesInJson(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    images: Annotated[list[str], Field(min_length=1, description="Image files in base64.")]
+    images: Annotated[
+        list[str], FailFast(), Field(min_length=1, description="Image files in base64.")
+    ]
 
 
 class Guess(BaseModel):

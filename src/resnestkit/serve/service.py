@@ -19,7 +19,7 @@ from resnestkit.serve.models import Options, ServedModel, Work
 from resnestkit.serve.problems import HANG_UP, RETRY, Allowance, Problem
 from resnestkit.serve.schemas import ModelCard, State
 from resnestkit.serve.settings import Limits
-from resnestkit.serve.uploads import Upload, check_image, explain_decoding, read_uploads
+from resnestkit.serve.uploads import Upload, check_image, decoding, read_uploads
 
 _DECODERS = 4
 
@@ -119,7 +119,7 @@ class Service:
 
     def _prepare(self, upload: Upload) -> Any:
         self._check(upload)
-        with explain_decoding(upload.name):
+        with decoding(upload):
             return self.model.prepare(upload)
 
     def _check(self, upload: Upload) -> None:

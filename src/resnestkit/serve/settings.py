@@ -32,7 +32,7 @@ class Limits:
     images: int = 64
     """Of one request; ``queue`` if that is less."""
     held_megabytes: float = 256.0
-    """Of all uploads together while they are held; ``max_megabytes`` if that is more."""
+    """Of all uploads together while they are held, each twice; one of ``max_megabytes`` fits."""
     connections: int = 2000
     """Open at a time."""
     header_seconds: float = 10.0
@@ -57,7 +57,7 @@ class Limits:
     @property
     def held_bytes(self) -> int:
         """Of all bodies together."""
-        return max(int(self.held_megabytes * 1e6), self.request_bytes)
+        return max(int(self.held_megabytes * 1e6), 2 * self.request_bytes)
 
     @property
     def pixels(self) -> int:

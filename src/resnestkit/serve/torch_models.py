@@ -19,8 +19,8 @@ from resnestkit.deploy.segmentation_predictor import Segmentation, SegmentationP
 from resnestkit.deploy.torch_classifier import TorchClassifier
 from resnestkit.errors import UserError
 from resnestkit.runtime.session import Choice
+from resnestkit.serve.batching import Task
 from resnestkit.serve.models import ClassifierModel, ServedModel, Work
-from resnestkit.serve.problems import Problem
 from resnestkit.serve.schemas import (
     Detected,
     Explained,
@@ -29,7 +29,7 @@ from resnestkit.serve.schemas import (
     Segmented,
     Share,
 )
-from resnestkit.serve.uploads import Upload, explain_decoding
+from resnestkit.serve.uploads import Upload, decoding
 from resnestkit.serve.views import Explainer
 from resnestkit.weights.checkpoint import DETECTOR, PANOPTIC, SEGMENTER, read_kind
 
@@ -50,7 +50,7 @@ class TorchClassifierModel(ClassifierModel):
         return [_attempt(self._explainer.explain, work) for work in works]
 
 
-class _OneByOne(ServedModel):
+class OneByOne(ServedModel):
     """A model of images of any size: each is decoded when its turn comes, to hold but one."""
 
     def prepare(self, upload: Upload) -> Upload:
@@ -61,12 +61,17 @@ class _OneByOne(ServedModel):
         """As `ServedModel.compute`."""
         return [_attempt(self.look, work) for work in works]
 
+    def tasks(self, batch_size: int) -> tuple[Task[Work, Any], Task[Work, Any]]:
+        """One at a time: so each is answered when it is done, and who gave up is left out."""
+        del batch_size
+        return super().tasks(1)
+
     def look(self, work: Work) -> Any:
         """A result for one. Raises UserError, or whatever a decoder does."""
         raise NotImplementedError
 
 
-class DetectorModel(_OneByOne):
+class DetectorModel(OneByOne):
     """A detector's checkpoint."""
 
     kind = "detector"
@@ -80,7 +85,7 @@ class DetectorModel(_OneByOne):
     def look(self, work: Work) -> Detected:
         """Its objects."""
         channels = self._predictor.card.preprocessing.channels
-        with explain_decoding(work.name):
+        with decoding(work.image):
             image = decode_image(work.image.content, work.name, channels)
         found = Detections(work.name, self._predictor.find(image), self.classes)
         objects = [
@@ -96,7 +101,7 @@ class DetectorModel(_OneByOne):
         return Detected(image=work.name, width=width, height=height, objects=objects)
 
 
-class SegmenterModel(_OneByOne):
+class SegmenterModel(OneByOne):
     """A segmenter's checkpoint."""
 
     kind = "segmenter"
@@ -113,7 +118,7 @@ class SegmenterModel(_OneByOne):
         """Its classes, pixel by pixel."""
         channels = self._predictor.card.preprocessing.channels
         content = io.BytesIO(work.image.content)
-        with explain_decoding(work.name):
+        with decoding(work.image):
             picture = Picture(load_by_pillow(content, work.name, channels))
         labels, tiling = self._predictor.segment(picture, work.name)
         seen = Segmentation(work.name, labels, self.classes, tiling)
@@ -158,7 +163,7 @@ def _attempt(look: Any, work: Work) -> Any:
     """A result, or why there is none: an image's fault is not its neighbours'."""
     try:
         return look(work)
-    except (UserError, Problem) as error:
+    except Exception as error:  # who sent it is told, and the log
         return error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import io
@@ -16,7 +17,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from resnestkit.data.decoding import UnreadableImage, lift_guard
+from resnestkit.data.decoding import Bounds, UnreadableImage, bounded, open_header
 from resnestkit.serve.problems import Problem, Share
 from resnestkit.serve.schemas import ImagesInJson
 from resnestkit.serve.settings import Limits
@@ -30,6 +31,10 @@ FORMATS = tuple(
 """Others are refused: Pillow hands PostScript to another program, and knows many old forms."""
 FORM, JSON = "multipart/form-data", "application/json"
 _LONGEST_NAME = 120
+_MOST_COMMAS = 8
+"""For each image in JSON: a list has one, base64 has none, and an address of data has another."""
+_COPIES = 2
+"""An upload is held as often while it is read: as it came, and as what it holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +43,8 @@ class Upload:
 
     name: str
     content: bytes
+    most_pixels: int | None = None
+    """More are not decoded; None is Pillow's own limit."""
 
 
 class _FormParser(MultiPartParser):
@@ -80,7 +87,7 @@ async def _limit(request: Request, limits: Limits, held: Share) -> AsyncGenerato
         received += len(piece)
         if received > most:
             raise _too_large(limits)
-        held.take(len(piece))
+        held.take(_COPIES * len(piece))
         yield piece
 
 
@@ -99,11 +106,14 @@ async def _read_form(
         if error.message.startswith("Too many files"):
             raise _too_many(most) from error
         raise Problem(400, f"The form cannot be read: {error.message}") from error
+    except UnicodeError as error:  # of a charset that is none, such as Python's "undefined"
+        raise Problem(400, "The form cannot be read in the charset that it names.") from error
     uploads = []
     for field, value in form.multi_items():
         if not isinstance(value, UploadFile):
             raise Problem(422, f"The form's field {shorten(field)!r} is no file.")
-        uploads.append(Upload(shorten(value.filename or field), await value.read()))
+        name = shorten(value.filename or field)
+        uploads.append(Upload(name, await value.read(), limits.pixels))
         await value.close()
     return uploads
 
@@ -111,6 +121,13 @@ async def _read_form(
 async def _read_json(request: Request, body: AsyncIterator[bytes], limits: Limits) -> list[Upload]:
     del request
     content = b"".join([piece async for piece in body])
+    return await asyncio.to_thread(_parse_json, content, limits)
+
+
+def _parse_json(content: bytes, limits: Limits) -> list[Upload]:
+    # Counted first: parsing a list of millions takes many times the bytes that were sent.
+    if content.count(b",") > _MOST_COMMAS * limits.request_images:
+        raise _too_many(limits.request_images)
     try:
         images = ImagesInJson.model_validate_json(content).images
     except ValidationError as error:
@@ -121,7 +138,10 @@ async def _read_json(request: Request, body: AsyncIterator[bytes], limits: Limit
     del content
     if len(images) > limits.request_images:
         raise _too_many(limits.request_images)
-    return [Upload(f"image {n}", _decode_base64(text, n)) for n, text in enumerate(images, 1)]
+    return [
+        Upload(f"image {n}", _decode_base64(text, n), limits.pixels)
+        for n, text in enumerate(images, 1)
+    ]
 
 
 def _too_many(most: int) -> Problem:
@@ -154,10 +174,9 @@ def check_image(upload: Upload, limits: Limits) -> None:
     """Look at an image's header alone. Raises Problem if it is none, unknown, or too large."""
     if not upload.content:
         raise Problem(422, f"{upload.name}: the file is empty.")
-    with explain_decoding(upload.name):
+    with decoding(upload):
         try:
-            with lift_guard():
-                image = Image.open(io.BytesIO(upload.content), formats=FORMATS)
+            image = open_header(io.BytesIO(upload.content))
         except UnidentifiedImageError as error:
             raise Problem(415, f"{upload.name}: not an image of a known kind.") from error
     pixels = image.width * image.height
@@ -170,10 +189,12 @@ def check_image(upload: Upload, limits: Limits) -> None:
 
 
 @contextmanager
-def explain_decoding(name: str) -> Iterator[None]:
-    """Whatever goes wrong while an image is decoded becomes a Problem that says so."""
+def decoding(upload: Upload) -> Iterator[None]:
+    """An image is decoded within its bounds; whatever goes wrong becomes a Problem that says so."""
+    name = upload.name
     try:
-        yield
+        with bounded(Bounds(FORMATS, upload.most_pixels)):
+            yield
     except Problem:
         raise
     except UnreadableImage as error:

@@ -21,7 +21,7 @@ from resnestkit.models.backbone import Backbone
 from resnestkit.runtime.card import DeployCard
 from resnestkit.serve.models import Work
 from resnestkit.serve.schemas import BlockSeen, Effect, Explained
-from resnestkit.serve.uploads import explain_decoding
+from resnestkit.serve.uploads import decoding
 from resnestkit.weights.checkpoint import ModelCard
 
 _COLD, _WARM = np.array([40, 20, 90]), np.array([255, 196, 60])
@@ -51,7 +51,7 @@ class Explainer:
     def explain(self, work: Work) -> Explained:
         """Raises UserError for an unreadable image or an unknown class."""
         channels = self._subject.preprocessing.channels
-        with explain_decoding(work.name):
+        with decoding(work.image):
             pixels = decode_image(work.image.content, work.name, channels)
         look = self._subject.look(pixels, work.name)
         del pixels

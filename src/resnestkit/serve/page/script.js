@@ -192,7 +192,7 @@ async function renderObjects(result, signal) {
   [canvas.width, canvas.height] = [fine * result.width, fine * result.height];
   const context = canvas.getContext("2d");
   context.scale(fine, fine);
-  for (const one of result.objects) if (one.mask) drawMask(context, one);
+  drawMasks(context, result, shown);
   for (const one of [...result.objects].reverse()) drawBox(context, one, result.width, scale);
 }
 
@@ -231,23 +231,37 @@ function decodeRuns(text) {
   return runs;
 }
 
-function drawMask(context, { mask, label }) {
-  const [height, width] = mask.size;
-  const sheet = make("canvas", { width, height });
+// All on one sheet, which has no more pixels than are shown: a photo has many, and many objects.
+function drawMasks(context, { objects, width, height }, shown) {
+  const share = Math.min(1, (shown || 1) * devicePixelRatio);
+  const sheet = make("canvas", {
+    width: Math.max(1, Math.round(width * share)), height: Math.max(1, Math.round(height * share)),
+  });
   const painter = sheet.getContext("2d");
+  painter.globalAlpha = 120 / 255;
+  for (const one of objects) if (one.mask) drawMask(painter, one);
+  context.drawImage(sheet, 0, 0, width, height);
+}
+
+function drawMask(painter, { mask, label }) {
+  const [height, width] = mask.size;
+  const [x, y] = [painter.canvas.width / width, painter.canvas.height / height];
+  const before = (pixels, scale) => Math.ceil(pixels * scale - 0.5); // the sheet's, by their middles
   painter.fillStyle = colourOf(label);
-  painter.fillRect(0, 0, width, height);
-  const pixels = painter.getImageData(0, 0, width, height);
   let [at, inside] = [0, false];
   for (const run of decodeRuns(mask.counts)) {
-    const opacity = inside ? 120 : 0;
-    for (const end = at + run; at < end; at++) { // columns first
-      pixels.data[4 * ((at % height) * width + Math.floor(at / height)) + 3] = opacity;
+    const end = at + run;
+    while (inside && at < end) { // columns first, and one of them at a time
+      const column = Math.floor(at / height);
+      const stop = Math.min(end, (column + 1) * height);
+      const [left, top] = [before(column, x), before(at - column * height, y)];
+      const [right, bottom] = [before(column + 1, x), before(stop - column * height, y)];
+      if (left < right && top < bottom) painter.fillRect(left, top, right - left, bottom - top);
+      at = stop;
     }
+    at = end;
     inside = !inside;
   }
-  painter.putImageData(pixels, 0, 0);
-  context.drawImage(sheet, 0, 0);
 }
 
 // --- a segmenter ---
