@@ -24,8 +24,8 @@ types: $(READY)
 walls: $(READY)
 	$(BIN)/lint-imports --no-logo
 
-unit: $(READY)  ## Two at a time, since each test keeps to one thread
-	$(BIN)/pytest --numprocesses 2 --dist loadscope --maxprocesses 2
+unit: $(READY)  ## Two at a time, since each test keeps to one thread; a process that dies ends it
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --max-worker-restart 0
 
 shapes: $(READY)  ## The shapes in the signatures, checked while the nets run (in its own process)
 	$(BIN)/pytest tests/models/test_shapes.py --jaxtyping-packages=resnestkit.models,resnestkit.ops,beartype.beartype
