@@ -16,8 +16,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import FrozenBatchNorm2d
 
 from resnestkit import UserError, create_model, create_panoptic, save_model
+from resnestkit.detection import images as detection_images
 from resnestkit.models.layers import SyncBatchNorm
-from resnestkit.panoptic import network
 from resnestkit.panoptic.branch import read_stuff
 from resnestkit.panoptic.network import PanopticNet, build_panoptic
 from resnestkit.panoptic.spec import PanopticSettings, PanopticSpec
@@ -109,7 +109,7 @@ def test_masks_are_pasted_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
         return paste_masks_in_image(masks, boxes, size)
 
     monkeypatch.setattr(transform, "paste_masks_in_image", paste)
-    monkeypatch.setattr(network, "paste_masks_in_image", paste)
+    monkeypatch.setattr(detection_images, "paste_masks_in_image", paste)
     with torch.no_grad():
         (found,) = model([torch.rand(3, 61, 83)])
     assert pasted == [(1, (61, 83))] * len(found["boxes"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from masked_pictures import draw_masked_scenes
 from PIL import Image
 from segment_files import TINY, draw_panoptic_scenes
 from torchmetrics.detection import PanopticQuality
@@ -34,6 +36,7 @@ from resnestkit.training.panoptic import prepare_panoptic
 from resnestkit.weights.checkpoint import read_card
 
 QUIET = Reporter(quiet=True)
+Run = Callable[..., tuple[int, str, str]]
 CPU = Compute(torch.device("cpu"), bfloat16=False, layout=torch.channels_last)
 VOID = len(CLASSES)
 
@@ -127,7 +130,7 @@ class _Scored:
         self.number, self.label, self.is_thing = number, label, is_thing
 
 
-def test_predictions_are_files_of_cocos_form(told: Path, tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_predictions_are_files_of_cocos_form(told: Path, tmp_path: Path, run: Run) -> None:
     best, folder = told / "run" / "best.safetensors", tmp_path / "out"
     said = tmp_path / "segments.csv"
     code, out, _ = run(
@@ -159,7 +162,7 @@ def test_predictions_are_files_of_cocos_form(told: Path, tmp_path: Path, run) ->
     assert "--tile is for segmenters" in err
 
 
-def test_evaluate_and_doctor_by_command(told: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_evaluate_and_doctor_by_command(told: Path, run: Run) -> None:
     best = told / "run" / "best.safetensors"
     code, out, _ = run("evaluate", best)
     assert code == 0
@@ -182,9 +185,7 @@ def test_data_that_counts_other_classes_is_refused(told: Path, tmp_path: Path) -
         evaluate(best, str(root))
 
 
-def test_a_training_of_masks_without_segments_is_refused(tmp_path: Path, run) -> None:  # type: ignore[no-untyped-def]
-    from masked_pictures import draw_masked_scenes  # noqa: PLC0415
-
+def test_a_training_of_masks_without_segments_is_refused(tmp_path: Path, run: Run) -> None:
     root = draw_masked_scenes(tmp_path / "scenes", {"train": 2, "val": 1})
     code, _, err = run("train", "--data", root, "--task", "panoptic", "--model", "resnet18")
     assert code == 2
@@ -197,7 +198,7 @@ def test_flags_are_checked() -> None:
     with pytest.raises(UserError, match="--semantic-weight is -1"):
         PanopticRecipe(semantic_weight=-1.0)
     with pytest.raises(UserError, match="--kind is faster_rcnn"):
-        PanopticRecipe(kind="faster_rcnn")  # type: ignore[arg-type]
+        PanopticRecipe(kind="faster_rcnn")  # type: ignore[arg-type]  # what is refused
     with pytest.raises(UserError, match="--stuff-area is -3"):
         PanopticRecipe(stuff_area=-3)
 

@@ -73,7 +73,7 @@ def _record(net: Callable[[Images], Logits], images: Images) -> Callable[[Images
     try:
         with torch.cuda.device(images.device):
             held = images.clone()
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # in torch itself
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):  # cuDNN chooses, and must be done with that
                 for _ in range(3):

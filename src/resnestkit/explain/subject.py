@@ -203,7 +203,7 @@ class DetectorSubject(Subject):
         """As it is; the detector resizes it itself, and pads it to the right and below."""
         floats = (image.float() / 255).to(self.device)
         with self.resting():  # in training mode it would draw a size, which is not the one seen
-            size = self.model.transform([floats])[0].image_sizes[0]  # type: ignore[operator]
+            size = self.model.transform([floats])[0].image_sizes[0]  # type: ignore[operator]  # a module
         return Look(name, _draw_on(image), floats[None], size)
 
     def score(self, looks: Sequence[Look]) -> Scores:

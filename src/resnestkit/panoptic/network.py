@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnestkit.detection.detector import RegionDetector, Target, build_detector
-from resnestkit.detection.images import check_images, check_targets
-from resnestkit.detection.parts import ImageList, paste_masks_in_image
+from resnestkit.detection.images import check_images, check_targets, paste_mask
+from resnestkit.detection.parts import ImageList
 from resnestkit.detection.regions import precise
 from resnestkit.errors import UserError
 from resnestkit.models.backbone import Backbone
@@ -178,9 +178,7 @@ def _paste(
     masks: Float[Tensor, "n 1 m m"], boxes: Float[Tensor, "n 4"], size: tuple[int, int], place: int
 ) -> Bool[Tensor, "h w"]:
     """The mask of one thing in an image of a size."""
-    one = slice(place, place + 1)
-    pasted: Tensor = paste_masks_in_image(masks[one], boxes[one], size)
-    return pasted[0, 0] > _MASK_THRESHOLD
+    return paste_mask(masks[place], boxes[place], size) > _MASK_THRESHOLD
 
 
 def _resize(mask: UInt8[Tensor, "h w"], size: tuple[int, int]) -> UInt8[Tensor, "h2 w2"]:

@@ -98,7 +98,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """What uvicorn calls for a signal."""
-        self.config.app.state.service.stopping = True  # type: ignore[union-attr]
+        self.config.app.state.service.stopping = True  # type: ignore[union-attr]  # any ASGI app
         super().handle_exit(sig, frame)
 
 

@@ -18,6 +18,7 @@ from resnestkit.errors import UserError
 from resnestkit.factory import create_model
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.cost import Cost, count_cost
+from resnestkit.models.headed import Headed
 from resnestkit.models.layers import SyncBatchNorm
 from resnestkit.models.zoo import Net
 from resnestkit.ops.kernels import find_kernels, has_kernels
@@ -110,6 +111,15 @@ def make_preprocessing(recipe: Recipe, net: Net) -> Preprocessing:
         std=recipe.std,
         channel_order=recipe.channel_order or "RGB",
     )
+
+
+def say_loaded(
+    model: Headed, recipe: BaseRecipe, reporter: Reporter | None, head: str = "new classifier"
+) -> None:
+    """Tell whose weights a detector, a segmenter or a panoptic net has, and whether all of it."""
+    if recipe.weights is not None and reporter is not None:
+        new = f", {head}" if model.head_is_new else ""
+        reporter.say(f"weights     {Path(recipe.weights).name}: loaded{new}")
 
 
 def stated_preprocessing(recipe: BaseRecipe, size: int = 224) -> Preprocessing | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from resnestkit.data.check import Checked
@@ -17,7 +15,7 @@ from resnestkit.factory import create_model
 from resnestkit.models.cost import Cost, count_cost
 from resnestkit.progress import Reporter
 from resnestkit.ranks import rank, ranks
-from resnestkit.training.build import stated_preprocessing
+from resnestkit.training.build import say_loaded, stated_preprocessing
 from resnestkit.training.recipe import DetectionRecipe
 
 
@@ -44,9 +42,7 @@ def make_detector(
         preprocessing=stated_preprocessing(recipe),
         partial=recipe.partial,
     )
-    if recipe.weights is not None and reporter is not None:
-        head = ", new classifier" if model.head_is_new else ""
-        reporter.say(f"weights     {Path(recipe.weights).name}: loaded{head}")
+    say_loaded(model, recipe, reporter)
     return model
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from resnestkit.data.check import Checked
 from resnestkit.data.loaders import Batches, GroupedSampler, InOrder, Loaders, choose_workers
@@ -14,7 +13,7 @@ from resnestkit.panoptic.spec import PanopticSettings, light_panoptic_settings
 from resnestkit.panoptics import create_panoptic
 from resnestkit.progress import Reporter
 from resnestkit.ranks import rank, ranks
-from resnestkit.training.build import stated_preprocessing
+from resnestkit.training.build import say_loaded, stated_preprocessing
 from resnestkit.training.detection_build import make_transform
 from resnestkit.training.recipe import PanopticRecipe
 from resnestkit.training.segmentation_build import segmentation_images
@@ -46,9 +45,7 @@ def make_panoptic(
         preprocessing=stated_preprocessing(recipe),
         partial=recipe.partial,
     )
-    if recipe.weights is not None and reporter is not None:
-        head = ", new classifiers" if model.head_is_new else ""
-        reporter.say(f"weights     {Path(recipe.weights).name}: loaded{head}")
+    say_loaded(model, recipe, reporter, "new classifiers")
     return model
 
 

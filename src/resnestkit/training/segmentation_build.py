@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from resnestkit.data.check import Checked
 from resnestkit.data.loaders import Batches, EpochSampler, InOrder, Loaders, choose_workers
@@ -21,7 +20,7 @@ from resnestkit.segmentation.scales import Protocol
 from resnestkit.segmentation.segmenter import Segmenter
 from resnestkit.segmenters import create_segmenter
 from resnestkit.tasks.segmentation import SegmentationTask
-from resnestkit.training.build import stated_preprocessing
+from resnestkit.training.build import say_loaded, stated_preprocessing
 from resnestkit.training.recipe import SegmentationRecipe
 
 
@@ -48,9 +47,7 @@ def make_segmenter(
         partial=recipe.partial,
     )
     model.preprocessing = replace(model.preprocessing, size=recipe.crop_size)
-    if recipe.weights is not None and reporter is not None:
-        head = ", new classifier" if model.head_is_new else ""
-        reporter.say(f"weights     {Path(recipe.weights).name}: loaded{head}")
+    say_loaded(model, recipe, reporter)
     return model
 
 
