@@ -39,10 +39,15 @@ def learn(kind: Literal["mask_rcnn", "cascade_mask_rcnn"]) -> float:
         base,
         kind=kind,
         fpn_channels=64,
-        epochs=14,
-        short_sides=(96, 128),
-        test_side=112,
-        max_side=160,
+        # Every picture has colours of its own: norms over a batch of few learn to lean on them,
+        # and their running means fit none (mask loss 0.28 in training mode, 0.44 in evaluation).
+        norm="group",
+        epochs=12,
+        batch_size=2,
+        lr=4.0,
+        short_sides=(88, 110),
+        test_side=100,
+        max_side=144,
         jitter=0.0,
     )
     path = Path("runs") / f"masks-{kind}"
