@@ -68,7 +68,7 @@ def test_the_loss_is_the_sum_of_the_detectors_and_falls(
     optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
     batch = batches(images, masks=masks)[0]
     losses = []
-    for _ in range(12):
+    for _ in range(20):
         step = task.step(model, batch, compute)
         assert step.loss.dtype == torch.float32
         assert step.images == 2
