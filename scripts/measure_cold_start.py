@@ -82,12 +82,12 @@ def main() -> None:
 def prepare(folder: Path, name: str) -> None:
     """A random net in every form, and a picture."""
     import numpy as np  # noqa: PLC0415  (in the preparing process alone)
-    import torch  # noqa: PLC0415  (as above)
-    from PIL import Image  # noqa: PLC0415  (as above)
-    from safetensors.torch import save_file  # noqa: PLC0415  (as above)
+    import torch  # noqa: PLC0415  (only who prepares)
+    from PIL import Image  # noqa: PLC0415  (only who prepares)
+    from safetensors.torch import save_file  # noqa: PLC0415  (only who prepares)
 
-    from resnestkit import create_model, save_model  # noqa: PLC0415  (as above)
-    from resnestkit.deploy.export import export  # noqa: PLC0415  (as above)
+    from resnestkit import create_model, save_model  # noqa: PLC0415  (only who prepares)
+    from resnestkit.deploy.export import export  # noqa: PLC0415  (only who prepares)
 
     torch.manual_seed(0)
     net = create_model(name, CLASSES)

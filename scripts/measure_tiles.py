@@ -89,10 +89,10 @@ def run(*words: str) -> str:
 def prepare(folder: Path, kind: Kind, net: str, classes: int, sides: list[int]) -> None:
     """A checkpoint and the images: clouds of colour under noise, which a PNG cannot make small."""
     import numpy as np  # noqa: PLC0415  (whoever starts the processes imports less)
-    import torch  # noqa: PLC0415  (as above)
-    from PIL import Image  # noqa: PLC0415  (as above)
+    import torch  # noqa: PLC0415  (only who needs it)
+    from PIL import Image  # noqa: PLC0415  (only who needs it)
 
-    from resnestkit import create_segmenter, save_segmenter  # noqa: PLC0415  (as above)
+    from resnestkit import create_segmenter, save_segmenter  # noqa: PLC0415  (only who needs it)
 
     torch.manual_seed(0)
     model = create_segmenter(kind, net, classes)
@@ -112,12 +112,12 @@ def prepare(folder: Path, kind: Kind, net: str, classes: int, sides: list[int]) 
 
 def measure(checkpoint: Path, image: Path, tile: int | None) -> dict[str, float]:
     """Seconds and memory of one image, in a process that does nothing else."""
-    from resnestkit.data.pictures import open_picture  # noqa: PLC0415  (as above)
-    from resnestkit.deploy.overlays import MaskFolder  # noqa: PLC0415  (as above)
-    from resnestkit.deploy.segmentation_predictor import (  # noqa: PLC0415  (as above)
+    from resnestkit.data.pictures import open_picture  # noqa: PLC0415  (only who needs it)
+    from resnestkit.deploy.overlays import MaskFolder  # noqa: PLC0415  (only who needs it)
+    from resnestkit.deploy.segmentation_predictor import (  # noqa: PLC0415  (only who needs it)
         SegmentationPredictor,
     )
-    from resnestkit.deploy.tiles import count_tiles  # noqa: PLC0415  (as above)
+    from resnestkit.deploy.tiles import count_tiles  # noqa: PLC0415  (only who needs it)
 
     predictor = SegmentationPredictor(checkpoint, "cpu", tile=tile)
     folder = MaskFolder(image.parent / "found", [image], predictor.card.classes, predictor.colours)
@@ -174,7 +174,7 @@ def show(rows: list[dict[str, float]], what: str) -> None:
 
 def fit_line(rows: list[dict[str, float]]) -> tuple[float, float, float]:
     """CPU seconds per megapixel, those at none, and the share of variance that the line tells."""
-    import numpy as np  # noqa: PLC0415  (as above)
+    import numpy as np  # noqa: PLC0415  (only who needs it)
 
     x = np.array([row["pixels"] / 1e6 for row in rows])
     y = np.array([row["work"] for row in rows])
@@ -214,14 +214,14 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
 
 def compare(checkpoint: Path, folder: Path) -> None:
     """A table of the shares of pixels that tiles label as the whole image is."""
-    import numpy as np  # noqa: PLC0415  (as above)
+    import numpy as np  # noqa: PLC0415  (only who needs it)
 
-    from resnestkit.data.files import find_images  # noqa: PLC0415  (as above)
-    from resnestkit.data.pictures import open_picture  # noqa: PLC0415  (as above)
-    from resnestkit.deploy.segmentation_predictor import (  # noqa: PLC0415  (as above)
+    from resnestkit.data.files import find_images  # noqa: PLC0415  (only who needs it)
+    from resnestkit.data.pictures import open_picture  # noqa: PLC0415  (only who needs it)
+    from resnestkit.deploy.segmentation_predictor import (  # noqa: PLC0415  (only who needs it)
         SegmentationPredictor,
     )
-    from resnestkit.deploy.tiles import Tiling  # noqa: PLC0415  (as above)
+    from resnestkit.deploy.tiles import Tiling  # noqa: PLC0415  (only who needs it)
 
     predictor = SegmentationPredictor(checkpoint, "cpu", tile=0)
     pictures = [open_picture(path) for path in find_images(folder)]
