@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
+from resnestkit.cli.tables import columns
 from resnestkit.deploy.form import make_deploy_form
 from resnestkit.models.build import build_net
 from resnestkit.models.zoo import TABLE, Net
-from resnestkit.tables import columns
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "models"))
 

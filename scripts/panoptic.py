@@ -17,7 +17,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it
 from kept import train_or_resume, words
 
 from resnestkit import UserError, evaluate, load_recipe
-from resnestkit.tables import panoptic_evaluation_table
+from resnestkit.cli.tables import panoptic_evaluation_table
 
 BAR = 0.60
 

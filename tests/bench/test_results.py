@@ -12,7 +12,7 @@ from resnestkit.bench.contenders import PLANS, Plan, choose_plans
 from resnestkit.bench.plot import draw
 from resnestkit.bench.race import WARM, race
 from resnestkit.bench.results import Benchmark, Floor, Heat, Row, find_ratios, spread
-from resnestkit.tables import benchmark_table
+from resnestkit.cli.tables import benchmark_table
 
 OURS, PEER = Plan("resnestkit", "OpenVINO"), Plan("timm", "OpenVINO")
 SLOW, EAGER = Plan("timm", "ONNX Runtime"), Plan("timm", "eager")

@@ -31,12 +31,12 @@ from resnestkit import (
     save_model,
     train,
 )
+from resnestkit.cli.tables import detection_evaluation_table
 from resnestkit.compute import Compute
 from resnestkit.data.findings import Finding
 from resnestkit.models.zoo import find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
-from resnestkit.tables import detection_evaluation_table
 from resnestkit.training import doctor
 from resnestkit.training.build import resolve
 from resnestkit.training.checkup import check_up
