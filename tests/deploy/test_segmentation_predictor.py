@@ -103,12 +103,29 @@ def test_tiles_give_what_the_whole_gives_where_the_net_sees_no_farther(
     assert len(np.unique(labels)) > 1
 
 
+def test_tiles_as_they_are_chosen_give_what_the_whole_gives(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    picture = open_picture(draw(tmp_path / "a.png", 64, 736))
+    predictor = SegmentationPredictor(checkpoint, "cpu", tile=512)
+    labels, tiling = predictor.segment(picture)
+    assert tiling is not None
+    assert (tiling.overlap - tiling.ramp) // 2 >= REACH
+    whole = score(predictor.model, picture.read(0, 0, 64, 736))
+    best = whole.topk(2, dim=0).values
+    sure = (best[0] - best[1] > 1e-4).numpy()
+    assert sure.mean() > 0.99
+    assert np.array_equal(labels[sure], best_class(whole)[sure])
+
+
 def test_a_net_that_pools_over_all_it_sees_is_near_the_whole_at_best() -> None:
     model = make("deeplabv3", "resnest14")
     image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
     whole = score(model, image)
     tile = score(model, image[:, :, :64])
-    assert (tile - whole[:, :, :64]).abs().max() > 1e-3
+    difference = (tile - whole[:, :, :64]).abs()
+    assert difference.max() > 1e-3
+    assert difference[:, :, :32].mean() < difference[:, :, 32:].mean()
 
 
 def test_a_side_of_tiles_is_obeyed_and_said(checkpoint: Path, tmp_path: Path) -> None:

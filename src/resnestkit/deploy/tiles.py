@@ -5,14 +5,15 @@ scores of one fade into the other's over a short ramp; what lies beyond, near a 
 not used. So only the ramps wait for their neighbours: those of a row of tiles are the band of
 scores that is held, and all else becomes labels at once.
 
-Where the net sees no farther than from the ramp to the tile's edge, (overlap - ramp) / 2 pixels,
-probabilities are those of the whole image to 1e-5 in float32, and labels the same unless two
-classes are as good as equal: so a U-Net on a ResNet. What pools over all that it sees (ResNeSt's
-and SE-Net's attention, the image pool of DeepLabV3 and DeepLabV3+, the pyramids of PSPNet and
-UPerNet, group norms, and so FPN's blocks) sees a tile where it would have seen the image, and comes
-near the whole as tiles grow. Logits that are resized are besides stretched: a tile's by up to half
-a stride at its edges where corners are aligned, as the authors of ResNeSt have them; the whole
-image's by up to a stride if its sides are no multiples of it.
+Where the net sees no farther than from the ramp to the tile's edge, (overlap - ramp) / 2 pixels and
+so 96 in tiles of the usual side, probabilities are those of the whole image to 1e-5 in float32, and
+labels the same unless two classes are as good as equal: so a U-Net on a small ResNet. A U-Net on
+ResNet-18 sees 241 pixels far, so that its answers differ somewhat, as do those of what pools over
+all that it sees: ResNeSt's and SE-Net's attention, the image pool of DeepLabV3 and DeepLabV3+, the
+pyramids of PSPNet and UPerNet, group norms, and so FPN's blocks. They come near the whole as tiles
+grow; docs/results/tiles.md measures how near. Logits that are resized are besides stretched: a
+tile's by up to half a stride at its edges where corners are aligned, as the authors of ResNeSt have
+them; the whole image's by up to a stride if its sides are no multiples of it.
 """
 
 from __future__ import annotations
