@@ -22,14 +22,20 @@ def evaluate_segmenter(
     """Mean IoU, accuracies and each class's numbers. Raises UserError for what a user can mend."""
     model, card = load_segmenter(asked.checkpoint)
     trained = trained_on(card)
+    binary = card.data.get("binary")
     chosen = load_segmentation_for_evaluation(
-        asked.origin(trained), card.preprocessing.channels, card.classes, trained, asked.split
+        asked.origin(trained),
+        card.preprocessing.channels,
+        card.classes,
+        trained,
+        asked.split,
+        binary=binary if isinstance(binary, bool) else None,
     )
     for finding in chosen.findings:
         if finding.severity != "note":
             reporter.say(f"{finding.severity:<11} {finding}")
     usual = known_protocol(card.data.get("protocol"))
-    protocol = usual.but(asked.scales, asked.flip, asked.windows)
+    protocol = usual.but(asked.scales, asked.flip, asked.windows, asked.side)
     reporter.say(f"protocol    {protocol}")
     checked = read_all(check_segmentation_images, chosen.images, chosen.words, asked, reporter)
     images = segmentation_images(checked)

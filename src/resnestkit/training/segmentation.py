@@ -65,7 +65,10 @@ def prepare_segmentation(
     warn(SegmentationPatient(source, checked, find_net(recipe.model), recipe, compute), reporter)
     weights = weigh_classes(recipe, class_counts(checked["train"]))
     trained = TrainedOn(source.origin, source.fingerprint, source.held_out, recipe.seed)
-    origin = {**asdict(trained), "protocol": make_protocol(recipe).to_dict()}
+    origin = asdict(trained) | {
+        "protocol": make_protocol(recipe).to_dict(),
+        "binary": source.binary,
+    }
     card = segmenter_card(model, source.classes, data=origin, palette=source.palette)
     placed = compute.place(synchronise(model, compute))
     return Job(

@@ -243,6 +243,30 @@ def test_yes_and_no_may_be_written_as_255_and_0(tmp_path: Path) -> None:
     assert named.palette[0] == (0, 0, 0)
 
 
+def test_255_is_void_where_any_mask_has_a_one(tmp_path: Path) -> None:
+    paint_pairs(tmp_path / "images/train", tmp_path / "labels/train", 41, numbers=(0, 255))
+    paint_pairs(tmp_path / "images/val", tmp_path / "labels/val", 1, numbers=(0, 255))
+    paint_mask(tmp_path / "labels/train/7.png", (0, 1, 255))
+    (tmp_path / "classes.txt").write_text("good\ndefect\n")
+    source = load_segmentation_source(str(tmp_path))
+    assert not source.binary
+    assert source.splits["val"].mask(0).unique().tolist() == [0, IGNORE]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_segmenter_remembers_whether_its_masks_had_void(tmp_path: Path, *, named: bool) -> None:
+    small_set(tmp_path, numbers=(0, 255))
+    if named:
+        (tmp_path / "classes.txt").write_text("good\ndefect\n")
+    assert load_segmentation_source(str(tmp_path)).binary
+    classes = ("good", "defect")
+    for binary, numbers in ((None, [0, 1]), (True, [0, 1]), (False, [0, IGNORE])):
+        chosen = load_segmentation_for_evaluation(
+            str(tmp_path), 3, classes, UNTRAINED, binary=binary
+        )
+        assert chosen.images.mask(0).unique().tolist() == numbers
+
+
 def test_grey_pictures(tmp_path: Path) -> None:
     source = load_segmentation_source(str(small_set(tmp_path)), channels=1)
     assert source.splits["train"].read(0).shape[0] == 1

@@ -125,12 +125,12 @@ def _add(probe: Probe, mask: Path, told: _Told) -> None:
         probe.misfits.append(told.misfit)
 
 
-def infer_legend(probe: Probe, where: str) -> Legend:
-    """Classes of masks of which nobody says more than their numbers.
+def infer_legend(probe: Probe, where: str, *, binary: bool) -> Legend:
+    """Classes of masks of which nobody says more than their numbers; ``binary`` takes 255 for one.
 
     Raises UserError if they are none that could be counted.
     """
-    if is_binary(probe):
+    if binary:
         return as_binary(count_classes(2))
     numbers = probe.present
     if len(numbers) > 2 and np.diff(numbers).min() >= _SPREAD:
@@ -144,7 +144,8 @@ def infer_legend(probe: Probe, where: str) -> Legend:
             f"{probe.wide[number][0]} has the number {number}; a class has one from 0 to 254, and "
             "255 is what is ignored."
         )
-    count = max(number for number in numbers if number != IGNORE) + 1
+    void_and_one = is_binary(probe)  # and the second class is on other masks, as somebody knows
+    count = 2 if void_and_one else max(number for number in numbers if number != IGNORE) + 1
     check_count(count, where)
     return count_classes(count)
 

@@ -80,6 +80,8 @@ class SegmentationSource(Source):
     """Whether somebody named the classes, or they are counted."""
     findings: tuple[Finding, ...] = ()
     """What is wrong with the files, or worth knowing."""
+    binary: bool = False
+    """Whether the second of two classes is written as 255, which else is void."""
 
 
 def load_segmentation_source(
@@ -121,15 +123,18 @@ def load_segmentation_for_evaluation(
     classes: Sequence[str],
     trained: TrainedOn,
     split: str | None = None,
+    *,
+    binary: bool | None = None,
 ) -> SegmentationSplit:
     """The images to evaluate a trained segmenter on, chosen as `load_for_evaluation` chooses.
 
     Without ``split``: the test split, else the validation split; of the very set that the segmenter
     was trained on, only what was held out; of another single set, all. Classes without names are
-    the segmenter's by their numbers.
+    the segmenter's by their numbers. ``binary`` is what the segmenter's own masks were, if that is
+    known: where they had void, masks of 0 and 255 alone have it too.
     Raises UserError if there are classes that the segmenter does not know, or no such split.
     """
-    source = _load(data, channels)
+    source = _load(data, channels, may_be_binary=binary is not False)
     refuse(source.findings)
     if source.named:
         check_known(source.classes, classes, data)
@@ -152,7 +157,7 @@ def _check_fewer(source: SegmentationSource, classes: Sequence[str]) -> None:
         )
 
 
-def _load(data: str, channels: int) -> SegmentationSource:
+def _load(data: str, channels: int, *, may_be_binary: bool = True) -> SegmentationSource:
     """Files as they are, undivided, with what is found in them."""
     if data == SCENES:
         return _load_scenes(channels)
@@ -163,7 +168,7 @@ def _load(data: str, channels: int) -> SegmentationSource:
         raise UserError(f"Cannot look at {data}: {error.strerror}.") from error
     if files:
         return _load_panoptic(data, files, channels)
-    return _load_folders(data, find_layout(root), channels)
+    return _load_folders(data, find_layout(root), channels, may_be_binary=may_be_binary)
 
 
 def _load_scenes(channels: int) -> SegmentationSource:
@@ -215,14 +220,18 @@ def _load_panoptic(data: str, files: Mapping[str, Path], channels: int) -> Segme
     )
 
 
-def _load_folders(data: str, layout: Layout, channels: int) -> SegmentationSource:
+def _load_folders(
+    data: str, layout: Layout, channels: int, *, may_be_binary: bool
+) -> SegmentationSource:
     legend = _recognise(layout)
-    probe = probe_masks(layout.splits, every=legend is None)
+    # Of two classes, one mask with a 1 decides whether 255 is the second of them or void.
+    probe = probe_masks(layout.splits, every=legend is None or len(legend.classes) == 2)
     found = [*find_faults(probe, data), *_find_in_layout(layout, data)]
     if legend is None and not probe.present and not probe.wide:
         refuse(found)
         raise UserError(f"None of the masks of {data} can be read.")
-    legend, notes = _complete(legend, probe, data)
+    binary = may_be_binary and is_binary(probe)
+    legend, notes = _complete(legend, probe, data, binary=binary)
     found += [*notes, *find_unknown(probe, legend, data)]
     splits: dict[str, SegmentationImages] = {}
     for split, pairs in layout.splits.items():
@@ -239,6 +248,7 @@ def _load_folders(data: str, layout: Layout, channels: int) -> SegmentationSourc
         palette=legend.colours,
         named=legend.named,
         findings=tuple(found),
+        binary=binary and len(legend.classes) == 2,
     )
 
 
@@ -258,11 +268,13 @@ def _recognise(layout: Layout) -> Legend | None:
     return None
 
 
-def _complete(legend: Legend | None, probe: Probe, data: str) -> tuple[Legend, list[Finding]]:
+def _complete(
+    legend: Legend | None, probe: Probe, data: str, *, binary: bool
+) -> tuple[Legend, list[Finding]]:
     """The legend, from the numbers where nobody says it; and what there is to say of it."""
-    told = infer_legend(probe, data) if legend is None else legend
+    told = infer_legend(probe, data, binary=binary) if legend is None else legend
     notes = []
-    if is_binary(probe) and len(told.classes) == 2:
+    if binary and len(told.classes) == 2:
         told = as_binary(told)
         text = f"The masks of {data} hold 0 and 255 alone; 255 is read as the second class."
         notes.append(Finding("note", text))
