@@ -135,7 +135,7 @@ def explain_damage(name: str, most_pixels: int | None = None) -> Iterator[None]:
 def measure_image(path: Path) -> tuple[int, int]:
     """Height and width from an image's header, as it is read: turned by EXIF; 0 if it cannot be."""
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:  # its size alone, however large
             turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
             return (image.width, image.height) if turned else (image.height, image.width)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

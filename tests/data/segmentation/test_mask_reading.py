@@ -12,7 +12,8 @@ import torch
 from mask_files import draw_mask, paint_image, paint_mask, paint_pairs, small_set
 from PIL import Image
 
-from resnestkit.data.images import UnreadableImage
+from resnestkit.data.images import UnreadableImage, measure_image
+from resnestkit.data.segmentation import masks
 from resnestkit.data.segmentation.known import CITYSCAPES_TRAIN_IDS, VOC
 from resnestkit.data.segmentation.legend import IGNORE, Colour, Legend, count_classes
 from resnestkit.data.segmentation.masks import FileMasks, read_colours, read_indices
@@ -120,6 +121,18 @@ def test_what_holds_no_indices_is_named(
         read_indices(path)
     assert caught.value.name == str(path)
     assert said in caught.value.reason
+
+
+def test_masks_are_read_beyond_what_pillow_warns_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = paint_mask(tmp_path / "mask.png", (0, 3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    assert np.unique(read_indices(path)).tolist() == [0, 3]
+    assert measure_image(path) == read_indices(path).shape
+    monkeypatch.setattr(masks, "MOST_MEGAPIXELS", 1e-6)
+    with pytest.raises(UnreadableImage, match="too many pixels"):
+        read_indices(path)
 
 
 def test_colours_are_read_from_colours_alone(tmp_path: Path) -> None:

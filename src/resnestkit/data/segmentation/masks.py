@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from resnestkit.data.images import UnreadableImage, explain_damage
+from resnestkit.data.decoding import UnreadableImage, explain_damage, open_header
+from resnestkit.data.pictures import MOST_MEGAPIXELS
 from resnestkit.data.segmentation.legend import UNKNOWN, Legend
 from resnestkit.data.segmentation.table import Masks
 
@@ -39,8 +40,7 @@ def read_indices(path: Path) -> Indices:
 
     Raises UnreadableImage for a file that is missing or damaged, or holds no indices.
     """
-    content = _read(path)
-    with explain_damage(str(path)), Image.open(io.BytesIO(content)) as opened:
+    with explain_damage(str(path)), _open(path) as opened:
         spread = _SPREAD.get(_raw_mode(opened), 1)
         wrong = _why_no_indices(opened)
         if wrong is not None:
@@ -58,11 +58,18 @@ def read_colours(path: Path) -> UInt8[NDArray[np.uint8], "h w 3"]:
 
     Raises UnreadableImage for a file that is missing or damaged, or has none.
     """
-    content = _read(path)
-    with explain_damage(str(path)), Image.open(io.BytesIO(content)) as opened:
+    with explain_damage(str(path)), _open(path) as opened:
         if opened.mode not in {"RGB", "RGBA"} or opened.format in {"JPEG", "MPO"}:
             raise UnreadableImage(str(path), _NO_COLOURS)
         return np.asarray(opened.convert("RGB"))
+
+
+def _open(path: Path) -> Image.Image:
+    """The image of a mask file, as large as those that `predict` labels unless told otherwise."""
+    opened = open_header(io.BytesIO(_read(path)))
+    if opened.width * opened.height > MOST_MEGAPIXELS * 1e6:
+        raise Image.DecompressionBombError
+    return opened
 
 
 def _read(path: Path) -> bytes:
