@@ -128,6 +128,11 @@ def create_segmenter(
         "head_norm": "group" if norm == "frozen" else norm or "batch",
         "auxiliary": wants_auxiliary(kind),
     }
+    if head_norm == "frozen":
+        raise UserError(
+            "head_norm is 'frozen', and a new head has no statistics to keep; take 'group', or the "
+            "weights of a whole segmenter."
+        )
     spec = SegmenterSpec(kind, net.spec, **{**defaults, **given})
     options: dict[str, Any] = {"partial": partial, "frozen_stages": frozen_stages}
     options |= {"output_stride": spec.output_stride, "weights": path, "norm": spec.norm}

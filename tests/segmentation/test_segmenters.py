@@ -251,6 +251,7 @@ def test_a_spec_is_plain_values_and_comes_back() -> None:
         ({"output_stride": 4}, "output_stride is 4"),
         ({"norm": "layer"}, "norm is 'layer'"),
         ({"head_norm": "none"}, "head_norm is 'none'"),
+        ({"head_norm": "frozen"}, "a new head has no statistics"),
         ({"settings": {"aspp_rates": (6, 12)}}, "aspp_rates are not three"),
         ({"settings": {"unet_channels": ()}}, "unet_channels are 0"),
         ({"settings": {"channels": 0}}, "channels are none"),
