@@ -43,6 +43,11 @@ def test_evaluate_prints_each_class_and_its_protocol(
     code, out, err = run(*words, "--scales", "0.5", "1", "--flip", "--windows", "48")
     assert code == 0, err
     assert "2 scales from 0.5 to 1, mirrored, windows of 48 pixels" in out
+    code, out, err = run(*words, "--side", "0", "--no-flip")
+    assert code == 0, err
+    assert "protocol    single scale\n" in out
+    code, _, err = run(*words, "--flip", "--no-flip")
+    assert (code, "exclude each other" in err) == (2, True), err
     for flag, said in ((["--scales", "0"], "--scales is 0"), (["--results", "r.json"], "detector")):
         code, _, err = run(*words, *flag)
         assert (code, said in err) == (2, True), err
@@ -52,7 +57,7 @@ def test_a_segmenters_flags_are_refused_for_others(run: Run, tmp_path: Path) -> 
     file = tmp_path / "net.safetensors"
     save_model(create_model(TINY.model, classes=2), file)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    flags = (["--scales", "1"], ["--flip"], ["--windows", "0"])
+    flags = (["--scales", "1"], ["--flip"], ["--windows", "0"], ["--side", "0"])
     for flag in flags:
         code, _, err = run("evaluate", file, tmp_path, *flag)
         assert (code, f"{flag[0]} is for segmenters" in err) == (2, True), err

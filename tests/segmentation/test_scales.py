@@ -119,7 +119,7 @@ def test_a_protocol_is_said_and_kept() -> None:
 @pytest.mark.parametrize(
     ("values", "flag"),
     [
-        ({"side": 0}, "--test-side is 0"),
+        ({"side": 0}, "--side is 0"),
         ({"scales": ()}, "--scales"),
         ({"scales": (1.0, 0.0)}, "--scales is 1 0; it must be from 0.0625 to 16"),
         ({"window": 4}, "--windows is 4"),

@@ -8,6 +8,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 import tyro
 
+from resnestkit.errors import UserError
 from resnestkit.training.recipe import BaseRecipe, Precision
 
 DEFAULT_DATA = "digits"
@@ -95,11 +96,16 @@ class EvaluateArguments:
     scales: tuple[float, ...] | None = None
     """Sizes at which a segmenter looks at an image, such as 0.5 0.75 1 1.25 1.5 1.75; if not given,
     as the validation of its training did."""
-    flip: bool = False
+    flip: tyro.conf.FlagCreatePairsOff[bool] = False
     """Let a segmenter look at each image mirrored too."""
+    no_flip: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Do not, though the validation of its training did."""
     windows: int | None = None
     """Side of the windows by which a segmenter looks at an image, such as the training's crop; 0
     for the whole image; if not given, as the validation of its training did."""
+    side: int | None = None
+    """Pixels to which an image's longer side is resized before a segmenter looks at it; 0 leaves it
+    as it is; if not given, as the validation of its training did."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +133,16 @@ class PredictArguments:
     scales: tuple[float, ...] | None = None
     """Sizes at which a segmenter looks at an image, as multiples; if not given, as the validation
     of its training did."""
-    flip: bool = False
+    flip: tyro.conf.FlagCreatePairsOff[bool] = False
     """Let a segmenter look at each image mirrored too."""
+    no_flip: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Do not, though the validation of its training did."""
     windows: int | None = None
     """Side of the windows by which a segmenter looks at an image; 0 for the whole image; if not
     given, as the validation of its training did."""
+    side: int | None = None
+    """Pixels to which an image's longer side is resized before a segmenter looks at it; 0 leaves it
+    as it is; if not given, as the validation of its training did. Masks have the image's size."""
     tile: int | None = None
     """Side of the tiles into which a segmenter cuts images, in the pixels that the net sees; 0 for
     none; if not given, large images alone are cut."""
@@ -149,6 +160,16 @@ class PredictArguments:
     objects in COCO's form of results, or the segments in its panoptic form."""
     csv: Path | None = None
     """Write the guesses, objects, segments or shares to this file as CSV, a line for each."""
+
+
+def mirrored(parsed: EvaluateArguments | PredictArguments) -> bool | None:
+    """Whether a segmenter shall look at images mirrored too; None if nobody said.
+
+    Raises UserError if it was asked for both.
+    """
+    if parsed.flip and parsed.no_flip:
+        raise UserError("--flip and --no-flip exclude each other; leave one out.")
+    return None if parsed.flip == parsed.no_flip else parsed.flip
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from resnestkit.cli.arguments import PredictArguments
+from resnestkit.cli.arguments import PredictArguments, mirrored
 from resnestkit.cli.parsing import parse
 from resnestkit.cli.tables import (
     detection_csv,
@@ -22,6 +22,8 @@ from resnestkit.cli.tables import (
 )
 from resnestkit.cli.writing import write
 from resnestkit.errors import UserError
+
+_SEGMENTERS = ("scales", "flip", "no_flip", "windows", "side", "tile", "max_megapixels")
 
 
 def predict(arguments: Sequence[str]) -> int:
@@ -57,7 +59,7 @@ def _refuse_foreign_flags(parsed: PredictArguments, kind: str) -> None:
         "score": ("detector", "panoptic net"),
         "output": ("detector", "segmenter", "panoptic net"),
         **dict.fromkeys(("threads", "precision"), ("classifier",)),
-        **dict.fromkeys(("scales", "flip", "windows", "tile", "max_megapixels"), ("segmenter",)),
+        **dict.fromkeys(_SEGMENTERS, ("segmenter",)),
     }
     for name, kinds in flags.items():
         value = getattr(parsed, name)  # 0 is said too, and no False
@@ -125,8 +127,9 @@ def _segment(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserE
         parsed.checkpoint,
         parsed.device,
         parsed.scales,
-        parsed.flip or None,
+        mirrored(parsed),
         parsed.windows,
+        parsed.side,
         parsed.tile,
         MOST_MEGAPIXELS if parsed.max_megapixels is None else parsed.max_megapixels,
     )

@@ -20,6 +20,7 @@ from resnestkit.cli.arguments import (
     ModelsArguments,
     QuantiseArguments,
     ServeArguments,
+    mirrored,
 )
 from resnestkit.cli.parsing import parse, parse_command, parse_doctor, parse_train, value_of
 from resnestkit.cli.tables import (
@@ -98,8 +99,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         skip_unreadable=parsed.skip_unreadable,
         results=parsed.results,
         scales=parsed.scales,
-        flip=parsed.flip or None,
+        flip=mirrored(parsed),
         windows=parsed.windows,
+        side=parsed.side,
     )
     if isinstance(evaluation, PanopticEvaluation):
         print(panoptic_evaluation_table(evaluation, classes))

@@ -90,8 +90,9 @@ class SegmentationPredictor:
         device: "auto", "cpu", "cuda", ...
         scales: at which sizes, as multiples, an image is looked at.
         flip: whether it is looked at mirrored too.
-        windows: side of the windows that slide over what is larger; 0 for none. What is None of
-            these three is as the segmenter was measured in its training.
+        windows: side of the windows that slide over what is larger; 0 for none.
+        side: pixels to which its longer side is resized first; 0 leaves it as it is. What is None
+            of these four is as the segmenter was measured in its training.
         tile: side of the tiles that images are cut into, in the pixels that the net sees; 0 for
             none; None cuts large images alone, as `resnestkit.deploy.tiles.choose_tiling` says.
         max_megapixels: larger images are refused.
@@ -107,6 +108,7 @@ class SegmentationPredictor:
         scales: tuple[float, ...] | None = None,
         flip: bool | None = None,
         windows: int | None = None,
+        side: int | None = None,
         tile: int | None = None,
         max_megapixels: float = MOST_MEGAPIXELS,
     ) -> None:
@@ -118,7 +120,7 @@ class SegmentationPredictor:
         self.compute: Compute = choose_compute(device, "float32")
         self.compute.place(self.model)
         usual = known_protocol(self.card.data.get("protocol"))
-        self.protocol = usual.but(scales, flip, windows)
+        self.protocol = usual.but(scales, flip, windows, side)
         self.tile, self.max_megapixels = tile, max_megapixels
 
     @cached_property

@@ -49,7 +49,7 @@ class Protocol:
     def __post_init__(self) -> None:
         """Raise UserError, naming the flag, for a value without sense."""
         for flag, value, holds, wanted in (
-            ("test-side", self.side, self.side is None or self.side >= 1, "1 or more"),
+            ("side", self.side, self.side is None or self.side >= 1, "1 or more"),
             ("scales", self.scales, bool(self.scales), "one or more"),
             (
                 "scales",
@@ -71,13 +71,14 @@ class Protocol:
         scales: tuple[float, ...] | None = None,
         flip: bool | None = None,
         windows: int | None = None,
+        side: int | None = None,
     ) -> Protocol:
-        """Changed where something is asked for, as on a command line; windows of 0 are none.
+        """Changed where something is asked for, as on a command line; 0 is no window and no side.
 
         Raises UserError for a value without sense.
         """
         return Protocol(
-            self.side,
+            self.side if side is None else side or None,
             self.scales if scales is None else scales,
             self.flip if flip is None else flip,
             self.window if windows is None else windows or None,

@@ -42,6 +42,7 @@ def evaluate(
     scales: Sequence[float] | None = None,
     flip: bool | None = None,
     windows: int | None = None,
+    side: int | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Any, tuple[str, ...]]:
     """Measure a classifier on images by class, a detector on boxes, a segmenter on masks.
@@ -61,8 +62,9 @@ def evaluate(
             any, go to a file of the same name with ".masks" before its ending.
         scales: sizes at which a segmenter looks at each image, as multiples of its usual one.
         flip: whether it looks at it mirrored too.
-        windows: side of the windows by which it looks at it; 0 for the whole image at once. Of all
-            three, None is what the validation of its training did.
+        windows: side of the windows by which it looks at it; 0 for the whole image at once.
+        side: pixels to which the image's longer side is resized first; 0 leaves it as it is. Of all
+            four, None is what the validation of its training did.
         reporter: where progress goes; None prints to standard output.
 
     Returns:
@@ -82,7 +84,7 @@ def evaluate(
         raise UserError(f"--batch-size is {batch_size}; it must be more than 0.")
     if results is not None and kind != DETECTOR:
         raise UserError(f"--results are the boxes of a detector, and {checkpoint} holds none.")
-    looking = {"scales": scales, "flip": flip, "windows": windows}
+    looking = {"scales": scales, "flip": flip, "windows": windows, "side": side}
     for name, value in looking.items():
         if value is not None and kind != SEGMENTER:
             raise UserError(f"--{name} is for segmenters, and {checkpoint} holds none.")
@@ -98,6 +100,7 @@ def evaluate(
         None if scales is None else tuple(scales),
         flip,
         windows,
+        side,
     )
     return measure(asked, reporter or Reporter())
 

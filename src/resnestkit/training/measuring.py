@@ -30,6 +30,7 @@ class Asked:
     scales: tuple[float, ...] | None = None
     flip: bool | None = None
     windows: int | None = None
+    side: int | None = None
 
     def origin(self, trained: TrainedOn) -> str:
         """Where the images are. Raises UserError if neither the user nor the card says it."""
