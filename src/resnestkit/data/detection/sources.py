@@ -26,8 +26,13 @@ from resnestkit.data.detection.coco import (
     read_coco,
     unite_categories,
 )
-from resnestkit.data.detection.layout import SHAPES, find_annotation_files, find_image_folder
-from resnestkit.data.detection.shapes import make_shapes
+from resnestkit.data.detection.layout import (
+    count_shapes,
+    find_annotation_files,
+    find_image_folder,
+    is_shapes,
+)
+from resnestkit.data.detection.shapes import COUNTS, make_shapes
 from resnestkit.data.detection.table import AnnotationTable, DetectionImages
 from resnestkit.data.division import check_known, choose_split, digest_names, divide
 from resnestkit.data.findings import Finding, refuse
@@ -115,8 +120,8 @@ def _number_classes(source: DetectionSource, classes: Sequence[str]) -> tuple[Id
 
 def _load(data: str, channels: int, *, masks: bool) -> DetectionSource:
     """Files as they are, undivided, with what is found in each."""
-    if data == SHAPES:
-        return _load_shapes(channels)
+    if is_shapes(data):
+        return _load_shapes(data, channels)
     root = Path(data)
     found: list[Finding] = []
     files = {split: read_coco(path) for split, path in find_annotation_files(root).items()}
@@ -137,11 +142,11 @@ def _load(data: str, channels: int, *, masks: bool) -> DetectionSource:
     return DetectionSource(data, classes, splits, print_of, None, numbers, tuple(found))
 
 
-def _load_shapes(channels: int) -> DetectionSource:
-    made = make_shapes(channels)
+def _load_shapes(data: str, channels: int) -> DetectionSource:
+    made = make_shapes(channels, {**COUNTS, "train": count_shapes(data, COUNTS["train"])})
     numbers = tuple(range(1, len(made.classes) + 1))
     digest = _fingerprint(made.splits, made.classes, Path())
-    return DetectionSource(SHAPES, made.classes, made.splits, digest, None, numbers)
+    return DetectionSource(data, made.classes, made.splits, digest, None, numbers)
 
 
 def _complete_sizes(file: CocoFile, paths: Sequence[Path]) -> Int64[NDArray[np.int64], "images 2"]:
