@@ -119,7 +119,7 @@ def create_segmenter(
             raise UserError(
                 f"{path} reads images of {images.channels} channels, not {in_channels}."
             )
-        model = build_segmenter(_spec_of(found, net, given), images)
+        model = build_segmenter(spec_as_found(found, net, given), images)
         load_found(model, path, found, frozen_stages, partial=partial)
         return model
     defaults = {
@@ -149,7 +149,7 @@ def _choose_settings(settings: Settings) -> SegmentationSettings:
     return light_settings() if settings == "light" else SegmentationSettings()
 
 
-def _spec_of(found: FoundSegmenter, net: Net, given: Mapping[str, Any]) -> SegmenterSpec:
+def spec_as_found(found: FoundSegmenter, net: Net, given: Mapping[str, Any]) -> SegmenterSpec:
     """What to build for a whole segmenter's weights: as asked for, else as they are."""
     known: dict[str, Any] = {
         "classes": found.classes,

@@ -269,11 +269,11 @@ def weights(arguments: Sequence[str]) -> int:
     parsed = parse_command("weights", arguments, commands)
     if parsed is None:
         return 0
-    from resnestkit.weights.convert import convert, inspect  # noqa: PLC0415  (torch loads here)
+    from resnestkit.conversion import convert, inspect  # noqa: PLC0415  (torch loads here)
 
     if isinstance(parsed, ConvertArguments):
-        net = convert(parsed.source, parsed.target, parsed.net, parsed.to)
-        print(f"{parsed.target} holds a {net.name}")
+        made = convert(parsed.source, parsed.target, parsed.net, parsed.to)
+        print(f"{parsed.target} holds a {made}")
     elif isinstance(parsed, InspectArguments):
         found = inspect(parsed.file)
         print(

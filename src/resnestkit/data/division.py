@@ -89,6 +89,15 @@ def choose_split(
     return source, "all", f"all images of {data}"
 
 
+def name_by_data(known: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
+    """A checkpoint's classes, by the data's names where its own are numbers, and as many.
+
+    Files of other codes do not name their classes: what they learnt is told by its place alone.
+    """
+    counts = ([f"class {i + first}" for i in range(len(found))] for first in (0, 1))
+    return tuple(found) if list(known) in counts else tuple(known)
+
+
 def check_known(found: Sequence[str], known: Sequence[str], data: str) -> None:
     """Raise UserError if data has classes that a checkpoint does not know."""
     foreign = sorted(set(found) - set(known))

@@ -57,13 +57,12 @@ def convert(source: Path, target: Path, net: str | None = None, to: Dialect = "r
         UserError: the file is no whole net, or it is not clear which; or it is a checkpoint of ours
             already, a training state, or of a kind that the other code does not have.
     """
-    if target.exists():
-        raise UserError(f"{target} exists already; choose another name.")
+    check_new(target)
     card = read_card(source)
     if card:
         net = _check_ours(source, card, net, to)
     identity = inspect(source)
-    chosen = _choose(identity, net, source)
+    chosen = choose_net(identity, net, source)
     if to != "resnestkit" and not isinstance(chosen.spec, NetSpec):
         raise UserError(f"{chosen.name} has no names in {to}, which knows residual nets alone.")
     if not identity.coverage.is_complete:
@@ -75,6 +74,12 @@ def convert(source: Path, target: Path, net: str | None = None, to: Dialect = "r
     else:
         save_tensors(target, from_ours(identity.tensors, to))
     return chosen
+
+
+def check_new(target: Path) -> None:
+    """Raise UserError if there is such a file already."""
+    if target.exists():
+        raise UserError(f"{target} exists already; choose another name.")
 
 
 def _check_ours(source: Path, card: ModelCard, net: str | None, to: Dialect) -> str | None:
@@ -111,7 +116,11 @@ def make_card(net: Net, identity: Identity, source: Path) -> ModelCard:
     )
 
 
-def _choose(identity: Identity, name: str | None, source: Path) -> Net:
+def choose_net(identity: Identity, name: str | None, source: Path) -> Net:
+    """The net of a file, which its tensors tell or a name says.
+
+    Raises UserError if they contradict each other, or several nets have these tensors.
+    """
     names = [net.name for net in identity.nets]
     if name is not None:
         wanted = find_net(name)

@@ -82,6 +82,7 @@ def _check_claims(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            _refuse_packed(path, [entry.filename for entry in entries])
             if sum(entry.file_size for entry in entries) > size:
                 raise UserError(f"{path} unpacks to more than it holds; it was not read.")
             programs = [e for e in entries if e.filename.endswith(".pkl")]
@@ -94,6 +95,13 @@ def _check_claims(path: Path) -> None:
             for _ in pickletools.genops(file):
                 pass
         _check_numbers(path, [file], size)
+
+
+def _refuse_packed(path: Path, names: Sequence[str]) -> None:
+    """Archives of torch hold a data.pkl; those of PyTorch-Encoding hold a file of weights."""
+    packed = [name for name in names if name.endswith((".pth", ".pt", ".params"))]
+    if packed and not any(name.endswith(".pkl") for name in names):
+        raise UserError(f"{path} is an archive; unpack it, and give {packed[0]} of it.")
 
 
 def _check_numbers(path: Path, streams: Sequence[BinaryIO], size: int) -> None:

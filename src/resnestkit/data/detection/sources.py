@@ -34,7 +34,13 @@ from resnestkit.data.detection.layout import (
 )
 from resnestkit.data.detection.shapes import COUNTS, make_shapes
 from resnestkit.data.detection.table import AnnotationTable, DetectionImages
-from resnestkit.data.division import check_known, choose_split, digest_names, divide
+from resnestkit.data.division import (
+    check_known,
+    choose_split,
+    digest_names,
+    divide,
+    name_by_data,
+)
 from resnestkit.data.findings import Finding, refuse
 from resnestkit.data.images import FileImages, measure_image
 from resnestkit.data.sources import Source, TrainedOn
@@ -103,6 +109,7 @@ def load_detection_for_evaluation(
     """
     source = _load(data, channels, masks=masks)
     refuse(source.findings)
+    classes = name_by_data(classes, source.classes)
     check_known(source.classes, classes, data)
     source, name, words = choose_split(source, trained, split, "annotations")
     places = [list(classes).index(name) + 1 for name in source.classes]

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from resnestkit.data.detection.coco import unite_categories
 from resnestkit.data.detection.layout import find_image_folder
-from resnestkit.data.division import check_known, choose_split, digest_names, divide
+from resnestkit.data.division import (
+    check_known,
+    choose_split,
+    digest_names,
+    divide,
+    name_by_data,
+)
 from resnestkit.data.findings import (
     Finding,
     find_missing_files,
@@ -137,6 +143,7 @@ def load_segmentation_for_evaluation(
     source = _load(data, channels, may_be_binary=binary is not False)
     refuse(source.findings)
     if source.named:
+        classes = name_by_data(classes, source.classes)
         check_known(source.classes, classes, data)
         places = [list(classes).index(name) for name in source.classes]
     else:
