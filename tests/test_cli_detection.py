@@ -231,6 +231,41 @@ def test_the_task_is_told_by_the_data_or_the_user(boxed: Path, run: Run, tmp_pat
     assert "is for detection, not for classification" in err
 
 
+RESULTS = '[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 1}]'
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "words"),
+    [
+        ("labels.json", "{", "is not JSON"),
+        ("labels.json", RESULTS, "holds results, not annotations"),
+        ("labels.json", '{"annotations": {}}', "lacks a list of images"),
+        ("annotations/labels.json", "{", "is not JSON"),
+    ],
+)
+def test_wrong_files_are_named_whoever_tells_the_task(
+    run: Run, tmp_path: Path, place: str, text: str, words: str
+) -> None:
+    """The file or its folder, as train and doctor are told of them."""
+    (tmp_path / "set/images").mkdir(parents=True)
+    file = tmp_path / "set" / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    for verb in (["train", "--data"], ["doctor"]):
+        for data in (file, tmp_path / "set"):
+            code, _, err = run(*verb, data)
+            assert (code, len(err.strip().splitlines())) == (2, 1), err
+            assert words in err
+
+
+def test_files_that_are_no_data_tell_no_task(run: Run, colours: Path) -> None:
+    """Another program's, beside class folders; and what doctor is to write."""
+    (colours / "facts.json").write_text("{")
+    assert "--mixup" in run("train", "--data", colours, "--help")[1]
+    words = ["doctor", "--json", colours / "facts.json", colours, "--help"]
+    assert "--mixup" in run(*words)[1]
+
+
 def test_a_voc_folder_is_converted_first(run: Run, tmp_path: Path) -> None:
     voc = tmp_path / "voc"
     for folder in ("Annotations", "JPEGImages"):

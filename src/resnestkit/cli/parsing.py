@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import tyro
 
 from resnestkit.cli.arguments import DEFAULT_DATA, DoctorArguments, TrainArguments
-from resnestkit.data.detection.layout import looks_like_detection
+from resnestkit.data.detection.layout import looks_like_detection, may_be_annotations
 from resnestkit.data.segmentation.layout import looks_like_segmentation
 from resnestkit.errors import UserError, nearest
 from resnestkit.training.recipe import (
@@ -65,7 +65,8 @@ def parse_train(arguments: Sequence[str]) -> TrainArguments[BaseRecipe]:
 def parse_doctor(arguments: Sequence[str]) -> DoctorArguments[BaseRecipe]:
     """As for train; which data it is, and so which defaults, shows once the words are parsed."""
     name = value_of("--recipe", arguments)
-    words = (word for word in arguments if _tell_task(word) != Recipe.task)
+    named = {value_of("--json", arguments), name}  # files, but no data
+    words = (word for word in arguments if word not in named and _tell_task(word) != Recipe.task)
     data = recorded_data(name) or next(words, DEFAULT_DATA)
     settings = _default_settings(name, data, arguments)
     if data == DEFAULT_DATA and name is None and isinstance(settings, Recipe):
@@ -100,7 +101,8 @@ def _tell_task(data: str) -> str:
     """What data is for, by the names of its files."""
     if looks_like_segmentation(data):
         return SegmentationRecipe.task
-    return DetectionRecipe.task if looks_like_detection(data) else Recipe.task
+    boxed = looks_like_detection(data) or may_be_annotations(data)
+    return DetectionRecipe.task if boxed else Recipe.task
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:

@@ -275,3 +275,43 @@ def test_targets_are_float32_and_int64(tmp_path: Path) -> None:
         "boxes": torch.float32,
         "labels": torch.int64,
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"annotations": {"1": {}}}, "lacks a list of annotations"),
+        ({"annotations": [1, 2]}, "lacks a list of annotations"),
+        ({"images": [image(0, "a\0.png")]}, r"image 1 of the list .* 'a\\x00.png'"),
+        ({"images": [image(0, "x" * 5000)]}, "has a file_name that no file can have"),
+        ({"images": [image(0, "a/" * 2000)]}, "has a file_name that no file can have"),
+        ({"images": [image(0, "\ud800.png")]}, "has a file_name that no file can have"),
+        ({"categories": [{"id": 1, "name": "d\ud800g"}]}, "holds half a character, number 1"),
+        ({"images": [{**image(0, "a.png"), "id": 0.5}]}, "has id 0.5, no number"),
+    ],
+)
+def test_malformed_files_are_one_sentence(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    file = write(tmp_path / "labels.json", {**content(IMAGES, []), **change})
+    looks_like_coco(file)
+    with pytest.raises(UserError, match=said):
+        load_detection_source(str(file))
+
+
+def test_numbers_may_be_written_as_floats_and_sizes_without_sense_are_measured(
+    tmp_path: Path,
+) -> None:
+    small_set(tmp_path)
+    path = tmp_path / "annotations" / "instances_train.json"
+    true = json.loads(path.read_text())
+    heights = [one["height"] for one in true["images"]]
+    for one, height in zip(true["images"], (10**30, 30.5, -1, None), strict=True):
+        one |= {"id": float(one["id"]), "height": height}
+    for one in true["annotations"]:
+        one |= {"image_id": float(one["image_id"]), "category_id": float(one["category_id"])}
+    write(path, true)
+    images = load_detection_source(str(tmp_path)).splits["train"]
+    assert images.table.sizes[:, 0].tolist() == heights
+    assert list(images.table.image_ids) == [0, 1, 2, 3]
+    assert len(images.table.labels) == 5

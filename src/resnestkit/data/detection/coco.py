@@ -6,6 +6,7 @@ The format: Lin et al., *Microsoft COCO*, 2014, and https://cocodataset.org/#for
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ _OTHER_TASKS = {
     "keypoints": "keypoints alone",
 }
 """What the annotations of another task hold, where they have no box."""
+
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 2048
+"""Bytes that file systems allow a name, and half of what they allow a whole path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,12 @@ def read_categories(categories: Sequence[dict[str, Any]], path: Path) -> tuple[C
     nameless = [category.number for category in found if not category.name]
     if nameless:
         raise UserError(f"{path} has a category without a name, number {nameless[0]!r}.")
+    garbled = [category for category in found if not _is_text(category.name)]
+    if garbled:
+        raise UserError(
+            f"{path} has a category whose name {garbled[0].name!r} holds half a character, number "
+            f"{garbled[0].number!r}; write it anew."
+        )
     return tuple(sorted(found, key=lambda one: (isinstance(one.number, str), one.number)))
 
 
@@ -226,6 +237,8 @@ def _first_double(values: Iterable[Any]) -> Any:
 def read_identity(one: dict[str, Any], key: str, what: str, place: int, path: Path) -> Identity:
     """The number of the thing at a place of a list. Raises UserError if it has none."""
     value = one.get(key)
+    if isinstance(value, float) and value.is_integer():  # as tables of numbers write them
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise UserError(f"{path}: {what} {place + 1} of the list has {key} {value!r}, no number.")
     return value
@@ -236,14 +249,36 @@ def read_file_name(image: dict[str, Any], place: int, path: Path) -> str:
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         raise UserError(f"{path}: image {place + 1} of the list has no file_name.")
+    if not _can_name_a_file(name):
+        raise UserError(
+            f"{path}: image {place + 1} of the list has a file_name that no file can have, "
+            f"{name[:40]!r}."
+        )
     return name
+
+
+def _can_name_a_file(name: str) -> bool:
+    """Whether a file system could hold it: no null, and no part or whole that is too long."""
+    if "\0" in name or not _is_text(name):
+        return False
+    parts = [part.encode() for part in name.split("/")]
+    return len(name.encode()) <= _LONGEST_PATH and max(map(len, parts)) <= _LONGEST_NAME
+
+
+def _is_text(words: str) -> bool:
+    """Whether it is of whole characters: JSON can write half of one, a lone surrogate."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int]:
     """Height and width; nothing where the file does not say them."""
-    sides = image.get("height"), image.get("width")
-    good = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
-    return (sides[0], sides[1]) if good else (0, 0)  # type: ignore[return-value]  # just checked
+    height, width = (_number(image.get(side)) for side in ("height", "width"))
+    good = height.is_integer() and width.is_integer()  # which nan is not
+    return (int(height), int(width)) if good else (0, 0)
 
 
 def _box(annotation: dict[str, Any]) -> list[float]:
@@ -256,7 +291,7 @@ def _box(annotation: dict[str, Any]) -> list[float]:
 def _number(value: Any) -> float:
     """A finite number, or nan."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e9:
-        return np.nan
+        return math.nan
     return float(value)
 
 

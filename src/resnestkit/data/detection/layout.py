@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from resnestkit.data.files import is_image_file
 from resnestkit.data.splits import SPLIT_NAMES
 from resnestkit.errors import UserError
 
@@ -55,7 +56,27 @@ def count_shapes(data: str, usual: int) -> int:
 
 def looks_like_detection(data: str | Path) -> bool:
     """Whether data is of boxes: of COCO's form, or of VOC's, which is to be converted first."""
-    return looks_like_coco(data) or looks_like_voc(data)
+    try:
+        return looks_like_coco(data) or looks_like_voc(data)
+    except OSError:  # no name of a file at all, or a closed folder
+        return False
+
+
+def may_be_annotations(data: str | Path) -> bool:
+    """Whether data of no form known can only be meant as annotations: whoever reads it says more.
+
+    So is any JSON file, a folder with some in annotations/, and one with images and a single JSON
+    file, but not class folders with one beside them.
+    """
+    path = Path(data)
+    try:
+        if path.is_file():
+            return path.suffix == _ENDING
+        if list_json_files(path / "annotations"):
+            return True
+        return _lone_file(path) is not None and _holds_bare_images(path)
+    except OSError:  # no name of a file at all, or a closed folder
+        return False
 
 
 def looks_like_voc(data: str | Path) -> bool:
@@ -149,6 +170,13 @@ def _lone_file(root: Path) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
+def _holds_bare_images(root: Path) -> bool:
+    """Whether images lie in a folder, or in its folder images/, and in no other below it."""
+    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    folders = {entry.name for entry in entries if entry.is_dir()}
+    return folders == {"images"} or (not folders and any(map(is_image_file, entries)))
+
+
 def list_json_files(folder: Path) -> list[Path]:
     """JSON files of a folder, sorted; none if it is not there."""
     if not folder.is_dir():
@@ -165,11 +193,12 @@ def _has_coco_keys(path: Path) -> bool:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(content, dict) or "images" not in content:
+    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
         return False
-    annotations = content.get("annotations")
+    annotations = content["annotations"]
+    first = annotations[0] if isinstance(annotations, list) and annotations else None
     # Panoptic files have the same keys; `resnestkit.data.segmentation` reads them.
-    return "annotations" in content and not (annotations and "segments_info" in annotations[0])
+    return not (isinstance(first, dict) and "segments_info" in first)
 
 
 def _say_missing(root: Path) -> str:
