@@ -127,3 +127,42 @@ def test_what_cannot_be_converted_is_one_sentence(voc: Path, tmp_path: Path) -> 
     convert_voc(voc, tmp_path / "coco")
     with pytest.raises(UserError, match="has annotations already"):
         convert_voc(voc, tmp_path / "coco")
+
+
+@pytest.mark.parametrize("target", ["taken", "taken/below", "taken/far/below"])
+def test_a_target_at_or_below_a_file_is_one_sentence(
+    voc: Path, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(UserError, match=r"Cannot write to .*taken.* Give a new folder"):
+        convert_voc(voc, tmp_path / target)
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_a_list_in_another_encoding_is_one_sentence(voc: Path, tmp_path: Path) -> None:
+    (voc / "ImageSets" / "Main" / "train.txt").write_bytes("\u00e4\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"train\.txt is no list of names in UTF-8"):
+        convert_voc(voc, tmp_path / "coco")
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "shift_jis"])
+def test_an_encoding_that_is_not_read_is_one_sentence(
+    voc: Path, tmp_path: Path, encoding: str
+) -> None:
+    text = f'<?xml version="1.0" encoding="{encoding}"?><annotation></annotation>'
+    (voc / "Annotations" / "a.xml").write_text(text)
+    with pytest.raises(UserError, match=r"a\.xml is not XML"):
+        convert_voc(voc, tmp_path / "coco")
+
+
+def test_numbers_that_are_none_are_not_written(voc: Path, tmp_path: Path) -> None:
+    endless = "<size><width>inf</width><height>30</height></size>"
+    things = OBJECT.format("dog", 0, "nan", 1, 10, 20) + OBJECT.format("cat", 0, 1, 1, 5, "inf")
+    annotate(voc, "b", things, size=endless)
+    done = convert_voc(voc, tmp_path / "coco")
+    assert len(done.left_out) == 2
+    source = load_detection_source(str(tmp_path / "coco"))
+    assert source.splits["train"].table.sizes.tolist() == [[30, 40], [30, 40]]
+    text = (tmp_path / "coco/annotations/instances_train.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text

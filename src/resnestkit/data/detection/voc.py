@@ -8,7 +8,8 @@ from 1 and include the last: xmin 1, xmax 10 is ten pixels from the left edge. O
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,12 @@ def convert_voc(source: str | Path, target: str | Path) -> VocConversion:
     classes = sorted({name for name, *_ in objects})
     if not classes:
         raise UserError(f"{source} has no object in any of its annotation files.")
-    (folder / "annotations").mkdir(parents=True)
-    linked = _link(folder / "images", root / "JPEGImages")
-    prefix = "" if linked else f"{(root / 'JPEGImages').resolve()}/"
-    for split, found in splits.items():
-        name = "instances.json" if split == "all" else f"instances_{split}.json"
-        text = json.dumps(_to_coco(found, classes, prefix), ensure_ascii=False)
-        (folder / "annotations" / name).write_text(text, encoding="utf-8")
+    try:
+        _write(folder, splits, classes, root / "JPEGImages")
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {target}: {error.strerror}. Give a new folder to write to."
+        ) from error
     return VocConversion(
         folder,
         tuple(classes),
@@ -84,6 +84,18 @@ def convert_voc(source: str | Path, target: str | Path) -> VocConversion:
         sum(difficult for *_, difficult in objects),
         tuple(left_out),
     )
+
+
+def _write(
+    folder: Path, splits: Mapping[str, Sequence[_Found]], classes: Sequence[str], images: Path
+) -> None:
+    """Write annotation files, and a link to the images if links are allowed."""
+    (folder / "annotations").mkdir(parents=True)
+    prefix = "" if _link(folder / "images", images) else f"{images.resolve()}/"
+    for split, found in splits.items():
+        name = "instances.json" if split == "all" else f"instances_{split}.json"
+        text = json.dumps(_to_coco(found, classes, prefix), ensure_ascii=False)
+        (folder / "annotations" / name).write_text(text, encoding="utf-8")
 
 
 def _read_splits(root: Path, left_out: list[str]) -> dict[str, list[_Found]]:
@@ -112,7 +124,12 @@ def _read_splits(root: Path, left_out: list[str]) -> dict[str, list[_Found]]:
 
 
 def _read_list(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no list of names in UTF-8; save it anew as such.") from error
     return list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
 
 
@@ -162,10 +179,12 @@ def _read_edges(one: Element) -> list[float] | None:
 
 
 def _number(text: str | None) -> float | None:
+    """A finite number, or none."""
     try:
-        return float(text or "")
+        value = float(text or "")
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def _parse(path: Path) -> Element:
@@ -186,7 +205,7 @@ def _parse(path: Path) -> Element:
         return builder.close()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two of encodings
         raise UserError(f"{path} is not XML: {error}.") from error
 
 
