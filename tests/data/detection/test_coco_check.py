@@ -133,6 +133,16 @@ def test_corners_for_sizes_are_refused_by_their_statistics(
     assert not found.refused
 
 
+def test_boxes_that_are_a_little_too_large_are_not_corners(
+    findings: Callable[..., list[Finding]],
+) -> None:
+    pictures = [image(i, f"{i}.png", 100, 100) for i in range(10)]
+    careless = [thing(i + 1, i, 3 if i % 2 else 7, 5, 5, 97, 97) for i in range(10)]
+    found = only(findings(careless, pictures))
+    assert "10 boxes outside the image by up to 2 pixels" in found.text
+    assert not found.refused
+
+
 @given(st.integers(0, 10_000), st.integers(3, 60))
 def test_true_sizes_are_not_taken_for_corners(seed: int, count: int) -> None:
 

@@ -40,6 +40,8 @@ OVERHANG = 0.5
 _EMPTY = "it covers no pixel"
 _SURE_BOXES, _LIKELY_BOXES = 3, 20
 _OUTSIDE_SHARE, _CORNER_SHARE = 0.2, 0.98
+_FAR = 0.05
+"""Share of the image's side by which a box leaves it if it is a corner, and not by carelessness."""
 
 
 def check_file(
@@ -203,7 +205,8 @@ def _find_corners(file: CocoFile, sizes: NDArray[np.int64]) -> Iterator[Finding]
     if len(boxes) < _SURE_BOXES:
         return
     corner = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits + 1)).all(1).mean()
-    outside = (boxes[:, :2] + boxes[:, 2:] > limits + 1).any(1).mean()
+    over = boxes[:, :2] + boxes[:, 2:] - limits
+    outside = (over > 1 + _FAR * limits).any(1).mean()
     if corner < _CORNER_SHARE:
         return
     remedy = "Write each bbox as [left, top, width, height]."
