@@ -182,6 +182,23 @@ def test_a_segmenter_gives_every_pixel(tmp_path: Path) -> None:
     assert compare([found], [expected]) < 1e-5
 
 
+def test_a_dilated_resnest_with_deeplabs_head_gives_every_pixel(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    model = create_segmenter("deeplabv3", "resnest23_small", classes=3, settings="light")
+    randomize_norms(model, torch.randn(2, 3, 64, 64))
+    model.head_is_new = False
+    save_segmenter(model, path, CLASSES)
+    exported = export(path, "onnx", size=(33, 48))
+    assert (exported.card.kind, exported.card.classes) == ("segmenter", CLASSES)
+    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    images = draw(2, 41, 27)
+    with torch.no_grad():
+        expected = load_segmenter(path)[0](torch.from_numpy(images)).numpy()
+    (found,) = session.run(None, {session.get_inputs()[0].name: images})
+    assert found.shape == (2, 3, 41, 27)
+    assert compare([found], [expected]) < 1e-5
+
+
 def test_a_file_that_differs_is_not_kept(
     checkpoint: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
