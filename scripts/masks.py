@@ -21,19 +21,20 @@ from kept import train_or_resume, words
 from resnestkit import DetectionRecipe, UserError, evaluate, load_recipe
 
 BAR = 0.80
-DATA = "shapes:2880"
-"""Twice through so many pictures teaches more than twelve times through 480."""
-KINDS: tuple[Literal["mask_rcnn", "cascade_mask_rcnn"], ...] = ("mask_rcnn", "cascade_mask_rcnn")
+Kind = Literal["mask_rcnn", "cascade_mask_rcnn"]
+DATA: dict[Kind, str] = {"mask_rcnn": "shapes:2880", "cascade_mask_rcnn": "shapes:2100"}
+"""Twice through so many pictures teaches more than twelve times through 480. A cascade takes 1.35
+times as long for a picture."""
 
 
 def main() -> int:
     """Train both, print what came out, and say by the exit code whether it was enough."""
     print(f"bar: mask AP50 {BAR}", flush=True)
-    scores = [learn(kind) for kind in KINDS]
+    scores = [learn(kind) for kind in DATA]
     return 0 if min(scores) >= BAR else 1
 
 
-def learn(kind: Literal["mask_rcnn", "cascade_mask_rcnn"]) -> float:
+def learn(kind: Kind) -> float:
     """The mask AP50 of a training."""
     base = load_recipe("detection_cpu")
     assert isinstance(base, DetectionRecipe)
@@ -48,12 +49,12 @@ def learn(kind: Literal["mask_rcnn", "cascade_mask_rcnn"]) -> float:
         batch_size=2,
         lr=4.0,
         short_sides=(88, 110),
-        test_side=100,
-        max_side=144,
+        test_side=112,  # masks gain from finer maps than they were taught on
+        max_side=168,
         jitter=0.0,
     )
     path = Path("runs") / f"masks-{kind}"
-    result, minutes = train_or_resume(path, DATA, recipe)
+    result, minutes = train_or_resume(path, DATA[kind], recipe)
     measured, _ = evaluate(result.run.last, "shapes")
     assert measured.masks is not None
     boxes, masks = measured.boxes.all, measured.masks.all

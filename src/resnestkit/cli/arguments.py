@@ -34,7 +34,8 @@ class TrainArguments(Generic[RecipeT]):
     data: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = DEFAULT_DATA
     """Images by class: train/ and val/ or test/, or a folder per class, or tar shards, or hf:NAME.
     Images with boxes: annotations/ of COCO's form with images/, or "shapes". Images with masks:
-    images/ and labels/, or as CamVid, ADE20K, Cityscapes or COCO panoptic have it, or "scenes"."""
+    images/ and labels/, or as CamVid, ADE20K, Cityscapes or COCO panoptic have it, or "scenes".
+    "shapes:2000" and "scenes:2000" draw so many to train on."""
     task: Task | None = None
     """What is learnt; none tells it from the data, but for panoptic."""
     recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from resnestkit.compute import Compute, ModelT, choose_compute
-from resnestkit.data.detection.layout import is_shapes
+from resnestkit.data.detection.layout import SHAPES
+from resnestkit.data.drawn import is_drawn
 from resnestkit.data.packed import HUGGING_FACE
 from resnestkit.data.segmentation.layout import SCENES
 from resnestkit.data.sources import DIGITS, Source, TrainedOn
@@ -71,7 +72,8 @@ def _resolve_file(weights: str | None) -> str | None:
 
 def resolve_data(data: str | Path) -> str:
     """Where the images are: a whole path, or the name of a set that needs none."""
-    named = str(data) in {DIGITS, SCENES} or str(data).startswith(HUGGING_FACE) or is_shapes(data)
+    drawn = any(is_drawn(data, name) for name in (DIGITS, SHAPES, SCENES))
+    named = drawn or str(data).startswith(HUGGING_FACE)
     return str(data) if named else str(Path(data).resolve())
 
 

@@ -1,11 +1,13 @@
 """The shapes that are made on the fly."""
 
 import numpy as np
+import pytest
 import torch
 
 from resnestkit.data.detection.shapes import CLASSES, draw_shapes, make_shapes
 from resnestkit.data.detection.sources import load_detection_source
 from resnestkit.data.detection.transforms import hull
+from resnestkit.errors import UserError
 
 
 def test_the_same_numbers_draw_the_same_pictures() -> None:
@@ -60,3 +62,15 @@ def test_pictures_may_be_grey() -> None:
     images = make_shapes(channels=1, counts={"val": 2}).splits["val"]
     assert images.read(1).shape[0] == 1
     assert images.read(1).dtype == torch.uint8
+
+
+def test_as_many_as_the_name_asks_for() -> None:
+    made = make_shapes(counts={"train": 4})
+    few, more = (load_detection_source(f"shapes:{count}") for count in (4, 5))
+    assert (few.origin, len(few.splits["train"]), len(few.splits["val"])) == ("shapes:4", 4, 96)
+    assert few.fingerprint != more.fingerprint
+    for row in range(4):
+        assert torch.equal(few.splits["train"].read(row), made.splits["train"].read(row))
+    for wrong in ("shapes:", "shapes:0", "shapes:many", "shapes:100000"):
+        with pytest.raises(UserError, match="give 1 to 99999 training pictures"):
+            load_detection_source(wrong)

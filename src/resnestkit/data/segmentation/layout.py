@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnestkit.data.detection.layout import list_json_files, looks_like_detection
+from resnestkit.data.drawn import is_drawn
 from resnestkit.data.files import find_images
 from resnestkit.data.segmentation.pairs import (
     SPLITS,
@@ -65,7 +66,7 @@ def looks_like_segmentation(data: str | Path) -> bool:
 
     False for what is of boxes as well, which Pascal's and COCO's folders may be.
     """
-    if str(data) == SCENES:
+    if is_drawn(data, SCENES):
         return True
     path = Path(data)
     try:

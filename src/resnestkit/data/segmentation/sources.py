@@ -10,6 +10,7 @@ from pathlib import Path
 
 from resnestkit.data.detection.coco import unite_categories
 from resnestkit.data.detection.layout import find_image_folder
+from resnestkit.data.detection.shapes import COUNTS
 from resnestkit.data.division import (
     check_known,
     choose_split,
@@ -17,6 +18,7 @@ from resnestkit.data.division import (
     divide,
     name_by_data,
 )
+from resnestkit.data.drawn import count_pictures, is_drawn
 from resnestkit.data.findings import (
     Finding,
     find_missing_files,
@@ -166,8 +168,8 @@ def _check_fewer(source: SegmentationSource, classes: Sequence[str]) -> None:
 
 def _load(data: str, channels: int, *, may_be_binary: bool = True) -> SegmentationSource:
     """Files as they are, undivided, with what is found in them."""
-    if data == SCENES:
-        return _load_scenes(channels)
+    if is_drawn(data, SCENES):
+        return _load_scenes(data, channels)
     root = Path(data)
     try:
         files = find_panoptic_files(root)
@@ -178,12 +180,12 @@ def _load(data: str, channels: int, *, may_be_binary: bool = True) -> Segmentati
     return _load_folders(data, find_layout(root), channels, may_be_binary=may_be_binary)
 
 
-def _load_scenes(channels: int) -> SegmentationSource:
-    made = make_scenes(channels)
+def _load_scenes(data: str, channels: int) -> SegmentationSource:
+    made = make_scenes(channels, {**COUNTS, "train": count_pictures(data, COUNTS["train"])})
     legend = Legend(made.classes, tuple(range(len(made.classes))))
     digest = _fingerprint(made.splits, legend.classes, Path(), {})
     return SegmentationSource(
-        SCENES, made.classes, made.splits, digest, None, legend.colours, made.things
+        data, made.classes, made.splits, digest, None, legend.colours, made.things
     )
 
 
