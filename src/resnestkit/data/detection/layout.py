@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from resnestkit.data.drawn import is_drawn
 from resnestkit.data.files import is_image_file
 from resnestkit.data.splits import SPLIT_NAMES
 from resnestkit.errors import UserError
 
 SHAPES = "shapes"
-"""Name of the data set that is made on the fly; "shapes:2000" has so many training pictures."""
+"""Name of the data set that is made on the fly."""
 
 _ENDING = ".json"
 _ROBOFLOW = "_annotations.coco.json"
@@ -25,7 +26,7 @@ def looks_like_coco(data: str | Path) -> bool:
 
     A folder is known by the names of its files; a JSON file of a common name is looked into.
     """
-    if is_shapes(data):
+    if is_drawn(data, SHAPES):
         return True
     path = Path(data)
     if path.is_file():
@@ -37,21 +38,6 @@ def looks_like_coco(data: str | Path) -> bool:
         return True
     lone = named[0] if named else _lone_file(path)
     return lone is not None and _has_coco_keys(lone)
-
-
-def is_shapes(data: str | Path) -> bool:
-    """Whether data is the built-in shapes, however many."""
-    return str(data).partition(":")[0] == SHAPES
-
-
-def count_shapes(data: str, usual: int) -> int:
-    """How many training pictures the name asks for. Raises UserError if it is no such number."""
-    _, colon, asked = data.partition(":")
-    if not colon:
-        return usual
-    if not re.fullmatch(r"[1-9]\d{0,4}", asked):
-        raise UserError(f"--data is {data}; after '{SHAPES}:' give 1 to 99999 training pictures.")
-    return int(asked)
 
 
 def looks_like_detection(data: str | Path) -> bool:

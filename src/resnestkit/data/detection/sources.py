@@ -27,10 +27,9 @@ from resnestkit.data.detection.coco import (
     unite_categories,
 )
 from resnestkit.data.detection.layout import (
-    count_shapes,
+    SHAPES,
     find_annotation_files,
     find_image_folder,
-    is_shapes,
 )
 from resnestkit.data.detection.shapes import COUNTS, make_shapes
 from resnestkit.data.detection.table import AnnotationTable, DetectionImages
@@ -41,6 +40,7 @@ from resnestkit.data.division import (
     divide,
     name_by_data,
 )
+from resnestkit.data.drawn import count_pictures, is_drawn
 from resnestkit.data.findings import Finding, refuse
 from resnestkit.data.images import FileImages, measure_image
 from resnestkit.data.sources import Source, TrainedOn
@@ -127,7 +127,7 @@ def _number_classes(source: DetectionSource, classes: Sequence[str]) -> tuple[Id
 
 def _load(data: str, channels: int, *, masks: bool) -> DetectionSource:
     """Files as they are, undivided, with what is found in each."""
-    if is_shapes(data):
+    if is_drawn(data, SHAPES):
         return _load_shapes(data, channels)
     root = Path(data)
     found: list[Finding] = []
@@ -150,7 +150,7 @@ def _load(data: str, channels: int, *, masks: bool) -> DetectionSource:
 
 
 def _load_shapes(data: str, channels: int) -> DetectionSource:
-    made = make_shapes(channels, {**COUNTS, "train": count_shapes(data, COUNTS["train"])})
+    made = make_shapes(channels, {**COUNTS, "train": count_pictures(data, COUNTS["train"])})
     numbers = tuple(range(1, len(made.classes) + 1))
     digest = _fingerprint(made.splits, made.classes, Path())
     return DetectionSource(data, made.classes, made.splits, digest, None, numbers)
