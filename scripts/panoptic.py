@@ -26,8 +26,8 @@ def main() -> int:
     """Train, print what came out, and say by the exit code whether it was enough."""
     print(f"bar: panoptic quality {BAR}", flush=True)
     recipe = load_recipe("panoptic_cpu")
-    result, minutes = train_or_resume(Path("runs") / "panoptic", "scenes", recipe)
-    measured, classes = evaluate(result.run.last)
+    result, minutes = train_or_resume(Path("runs") / "panoptic", "scenes:2880", recipe)
+    measured, classes = evaluate(result.run.last, "scenes")
     reached = min(measured.all.pq, measured.torchmetrics.pq)
     print(panoptic_evaluation_table(measured, classes))
     print(
