@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from boxed_pictures import NUMBERS, TINY
@@ -33,10 +35,15 @@ from resnestkit import (
 )
 from resnestkit.cli.tables import detection_evaluation_table
 from resnestkit.compute import Compute
+from resnestkit.data.detection.results import Found
+from resnestkit.data.detection.sources import load_detection_source
+from resnestkit.data.detection.table import Annotations
 from resnestkit.data.findings import Finding
 from resnestkit.models.zoo import find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
+from resnestkit.tasks.base import score_name
+from resnestkit.tasks.detection import DetectionTask
 from resnestkit.training import doctor
 from resnestkit.training.build import resolve
 from resnestkit.training.checkup import check_up
@@ -220,6 +227,59 @@ def test_norms_without_statistics_are_refused(found: Path, tmp_path: Path) -> No
         recipe = replace(TINY, **changes)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=words):
             train(found / "shapes", recipe, tmp_path / "run", reporter=QUIET)
+
+
+def leave_objects(root: Path, split: str, *image_ids: int) -> None:
+    """Make the annotations of all other images of a split crowds, which do not count."""
+    path = root / f"annotations/instances_{split}.json"
+    content = json.loads(path.read_text())
+    for one in content["annotations"]:
+        one["iscrowd"] = int(one["image_id"] not in image_ids)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("split", "what"), [("train", "learn from"), ("val", "be measured by")])
+def test_a_split_without_an_object_is_refused(
+    found: Path, tmp_path: Path, split: str, what: str
+) -> None:
+    data = shutil.copytree(found / "shapes", tmp_path / "shapes")
+    leave_objects(data, split)
+    said = f"The {split} split, . images, has no object to {what}: annotate some"
+    with pytest.raises(UserError, match=said):
+        train(data, TINY, tmp_path / "run", reporter=QUIET)
+    assert not (tmp_path / "run/config.json").exists()
+    (refused,) = (one for one in check_up(data, TINY, QUIET, speed=False).findings if one.refused)
+    assert what in refused.text
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [("train", "be measured by: hold out more"), ("val", "learn from: hold out less")],
+)
+def test_a_share_without_an_object_is_refused(
+    found: Path, tmp_path: Path, split: str, said: str
+) -> None:
+    data = shutil.copytree(found / "shapes", tmp_path / "shapes")
+    (data / "annotations/instances_val.json").unlink()
+    divided = load_detection_source(str(data), holdout=TINY.holdout, seed=TINY.seed)
+    leave_objects(data, "train", int(divided.splits[split].annotations(0).image_id))
+    with pytest.raises(UserError, match=rf"{said} \(--holdout\), or draw another --seed"):
+        train(data, TINY, tmp_path / "run", reporter=QUIET)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_images_without_an_object_have_a_score_all_the_same(masks: bool) -> None:
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32), ()
+    bare = Annotations(
+        1, 20, 20, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool), ()
+    )
+    task = DetectionTask(("a",), masks=masks)
+    judged = task.judge([(0, bare, Found(*none))])
+    assert judged.metrics == ({"mask_ap": 0.0, "ap": 0.0} if masks else {"ap": 0.0})
+    assert score_name(judged.metrics) == next(iter(judged.metrics))
+    assert judged.score == 0
+    assert "AP  0.00%" in task.words(judged.metrics)
+    assert score_name({"loss": 1.0}) == "loss"
 
 
 def only(findings: Iterator[Finding], severity: str, *words: str) -> None:

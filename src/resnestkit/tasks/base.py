@@ -49,8 +49,8 @@ class Result(Protocol):
 
 
 def score_name(metrics: Mapping[str, float]) -> str:
-    """The metric that is the score: the first that is no loss."""
-    return next(name for name in metrics if name != "loss")
+    """The metric that is the score: the first that is no loss, or the loss where it is alone."""
+    return next((name for name in metrics if name != "loss"), "loss")
 
 
 @dataclass(frozen=True, slots=True)

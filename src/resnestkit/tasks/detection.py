@@ -123,7 +123,7 @@ class DetectionTask(Task[DetectionBatch, DetectionEvaluation]):
         """AP, or the loss of a training."""
         if "ap" not in metrics:
             return f"loss {metrics.get('loss', 0.0):.3f}"
-        boxes = f"AP {metrics['ap']:6.2%}  AP50 {metrics['ap50']:6.2%}"
+        boxes = f"AP {metrics['ap']:6.2%}  AP50 {metrics.get('ap50', 0.0):6.2%}"
         return f"{boxes}  mask AP {metrics['mask_ap']:6.2%}" if "mask_ap" in metrics else boxes
 
     def notes(self, result: DetectionEvaluation) -> dict[str, float]:

@@ -131,6 +131,11 @@ class DetectionEvaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """COCO's numbers of 1 that could be measured; those of masks, if any, come first."""
-        masks = {} if self.masks is None else self.masks.all.named("mask_")
-        return {**masks, **self.boxes.all.named()}
+        """COCO's numbers of 1 that could be measured; those of masks, if any, come first.
+
+        AP is always among them, 0 where there is no object: epochs and runs are compared by it.
+        """
+        boxes = {"ap": 0.0, **self.boxes.all.named()}
+        if self.masks is None:
+            return boxes
+        return {"mask_ap": 0.0, **self.masks.all.named("mask_"), **boxes}

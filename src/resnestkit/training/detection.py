@@ -24,7 +24,11 @@ from resnestkit.training.detection_build import (
     make_detector,
     make_loaders,
 )
-from resnestkit.training.detection_patient import DetectionPatient, count_objects
+from resnestkit.training.detection_patient import (
+    DetectionPatient,
+    check_objects,
+    count_objects,
+)
 from resnestkit.training.job import Job
 from resnestkit.training.preflight import warn
 from resnestkit.training.prepare import check_norm, read_splits, say_images
@@ -59,6 +63,7 @@ def prepare_detection(
     checked = read_splits(source, recipe, reporter, check_detection_images)
     say_images(checked, recipe, reporter, partial(_describe_images, source))
     check_norm(checked["train"], recipe)
+    check_objects(source, checked)
     warn(DetectionPatient(source, checked, find_net(recipe.model), recipe, compute), reporter)
     task = DetectionTask(source.classes, masks=masks)
     trained = TrainedOn(source.origin, source.fingerprint, source.held_out, recipe.seed)

@@ -19,6 +19,7 @@ from resnestkit.data.detection.sources import DetectionSource
 from resnestkit.data.detection.table import DetectionImages, has_area
 from resnestkit.data.findings import Finding
 from resnestkit.detection.spec import has_masks
+from resnestkit.errors import UserError
 from resnestkit.progress import Reporter
 from resnestkit.tasks.detection import DetectionTask
 from resnestkit.training import doctor
@@ -64,7 +65,7 @@ class DetectionPatient(Patient):
         scales = np.minimum(
             recipe.test_side / heights_widths.min(1), recipe.max_side / heights_widths.max(1)
         )
-        chosen = np.isin(table.owners, images.labels) & ~table.crowd & has_area(table.corners)
+        chosen = _shown(images) & has_area(table.corners)
         boxes = table.corners[chosen]
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         return np.asarray(np.sqrt(areas) * scales[table.owners[chosen]])
@@ -95,11 +96,12 @@ class DetectionPatient(Patient):
         yield from doctor.find_tiny_boxes(self.sides, self.anchor, self.recipe)
 
     def refusals(self) -> list[Callable[[], object]]:
-        """Unreadable images, norms without statistics."""
+        """Unreadable images, norms without statistics, splits without objects."""
         checks: list[Callable[[], object]] = []
         if not self.recipe.skip_unreadable:
             checks.append(partial(refuse_unreadable, self.checked.values()))
-        return [*checks, partial(check_norm, self.train, self.recipe)]
+        checks.append(partial(check_norm, self.train, self.recipe))
+        return [*checks, partial(check_objects, self.source, self.checked)]
 
     def load(self, reporter: Reporter) -> nn.Module:
         """The detector, with the recipe's weights if it names any."""
@@ -120,6 +122,27 @@ class DetectionPatient(Patient):
 
 def count_objects(images: DetectionImages) -> Counter[int]:
     """Objects of each class, crowds left out; the first class is 0."""
+    return Counter((images.table.labels[_shown(images)] - 1).tolist())
+
+
+def check_objects(source: DetectionSource, checked: Mapping[str, Checked]) -> None:
+    """Raise UserError if there is no object to learn from, or none to be measured by."""
+    train, held = (detection_images(checked[split]) for split in ("train", source.validation))
+    learnt = _shown(train) & has_area(train.table.corners)
+    for split, images, objects, what, how in (
+        ("train", train, learnt, "learn from", "less"),
+        (source.validation, held, _shown(held), "be measured by", "more"),
+    ):
+        if not objects.any():
+            remedy = "annotate some of its images"
+            if source.held_out is not None:
+                remedy = f"hold out {how} (--holdout), or draw another --seed"
+            raise UserError(
+                f"The {split} split, {len(images)} images, has no object to {what}: {remedy}."
+            )
+
+
+def _shown(images: DetectionImages) -> NDArray[np.bool_]:
+    """Which annotations are objects of the images of a split, crowds left out."""
     table = images.table
-    shown = np.isin(table.owners, images.labels) & ~table.crowd
-    return Counter((table.labels[shown] - 1).tolist())
+    return np.isin(table.owners, images.labels) & ~table.crowd
