@@ -1,6 +1,9 @@
 """Every kind of detector on every kind of net: called as torchvision's, trained, refused."""
 
+import re
 import typing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +12,14 @@ from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
-from resnestkit import UserError, create_detector
-from resnestkit.detection.detector import build_detector
+import resnestkit
+from resnestkit import UserError, create_detector, create_panoptic
+from resnestkit.detection.detector import build_body, build_detector
+from resnestkit.detection.pyramid import PyramidBackbone
 from resnestkit.detection.spec import KINDS, DetectorSpec, Kind, has_masks, is_cascade
 from resnestkit.models.layers import SyncBatchNorm
+from resnestkit.models.spec import NetSpec, Spec
+from resnestkit.models.zoo import TABLE
 
 NETS = ("resnest14", "resnet18", "seresnet50", "skresnet18", "bn_inception", "resnest23_small")
 
@@ -170,6 +177,45 @@ def test_nothing_random_is_frozen() -> None:
         make("faster_rcnn", frozen_stages=1)
     with pytest.raises(UserError, match="norm 'frozen' keeps"):
         make("faster_rcnn", norm="frozen")
+
+
+def _shallow(spec: Spec) -> Spec:
+    """A block for each stage: depth does not move a feature."""
+    return replace(spec, layers=(1,) * len(spec.layers)) if isinstance(spec, NetSpec) else spec
+
+
+def test_every_level_lies_where_its_stride_says_or_the_net_is_refused() -> None:
+    height, width = 96, 160
+    refused = set()
+    for net in {_shallow(net.spec): net for net in TABLE}.values():
+        spec = DetectorSpec("faster_rcnn", _shallow(net.spec), 1, fpn_channels=8)
+        with torch.device("meta"):
+            body = build_body(spec)
+            if body.least_side > body.output_stride:
+                with pytest.raises(UserError, match="it pads so little"):
+                    PyramidBackbone(body, spec)
+                refused.add(net.name)
+                continue
+            pyramid = PyramidBackbone(body, spec).eval()
+            levels = pyramid(torch.empty(1, 3, height, width)).values()
+        for level, stride in zip(levels, pyramid.strides, strict=True):
+            assert level.shape[2:] == (-(-height // stride), -(-width // stride)), net.name
+    assert refused == {"inception_resnet_v2", "se_inception_resnet_v2"}
+
+
+def test_a_net_that_does_not_pad_makes_no_detector() -> None:
+    with torch.device("meta"):
+        with pytest.raises(UserError, match="choose another backbone"):
+            create_detector("retinanet", "inception_resnet_v2")
+        with pytest.raises(UserError, match="choose another backbone"):
+            create_panoptic("inception_resnet_v2", 3, (1,))
+
+
+def test_what_torchvision_keeps_private_is_imported_in_one_file() -> None:
+    root = Path(resnestkit.__file__).parent
+    named = re.compile(r"^\s*(from|import) torchvision\.models\.detection\b", re.MULTILINE)
+    found = [path for path in root.rglob("*.py") if named.search(path.read_text())]
+    assert [path.relative_to(root).as_posix() for path in found] == ["detection/parts.py"]
 
 
 def test_what_there_is_not() -> None:

@@ -10,6 +10,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from resnestkit.detection.parts import LastLevelMaxPool, LastLevelP6P7
 from resnestkit.detection.spec import DetectorSpec, HeadNorm
+from resnestkit.errors import UserError
 from resnestkit.models.backbone import Backbone, Stage
 from resnestkit.models.layers import NormFactory, norm_factory
 
@@ -20,10 +21,18 @@ class PyramidBackbone(nn.Module):
     Two-stage detectors read every stage, and a level more that is the last one at every other
     pixel (P6). RetinaNet leaves the finest stage out, whose anchors would be too many, and adds
     two convolutions of stride 2 (P6, P7).
+
+    Raises UserError for a backbone that does not pad: boxes are told from where features lie.
     """
 
     def __init__(self, body: Backbone, spec: DetectorSpec) -> None:
         super().__init__()
+        # A stage that takes a side n to less than n over its stride has unpadded layers before it.
+        if body.least_side > body.output_stride:
+            raise UserError(
+                f"No detector is built on an {type(body).__name__}: it pads so little that its "
+                "features do not lie where their strides say; choose another backbone."
+            )
         self.body = body
         dense = spec.kind == "retinanet"
         self.stages: tuple[Stage, ...] = body.stages[1:] if dense else body.stages
