@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,13 @@ Settings = Literal["paper", "torchvision", "light"] | DetectionSettings
 
 COCO_CLASSES = 80
 
+_BUILT = frozenset({"box_head", "box_units", "rpn_convs", "mask_convs", "p6_from"})
+"""Settings that the shapes of a file's tensors tell, whatever it was trained with."""
+_FROZEN_HEADS = (
+    "head_norm is 'frozen', and new heads have no statistics to keep; take 'none' or 'group', or "
+    "the weights of a whole detector with norms in its heads."
+)
+
 
 def create_detector(
     kind: Kind,
@@ -69,12 +77,12 @@ def create_detector(
             classifier starts anew, and `Detector.head_is_new` says so; all else must fit.
         settings: "paper" (Detectron2's, with which the authors train), "torchvision", "light" (for
             small images and few cores), or what you choose; None is what the weights of a whole
-            detector were trained with, else "paper".
+            detector were trained with, else "paper". A name that is not theirs is refused.
         norm: "batch", "sync", "frozen" or "group" norms in the backbone; None is "batch", and
             "frozen" with a whole detector that has them so.
         head_norm: norms of pyramid, box head and mask head, or "none"; None is as in the file of a
             whole detector, else "none" with torchvision's settings and with frozen norms, and
-            those of the backbone otherwise.
+            those of the backbone otherwise. "frozen" only with a whole detector that has norms.
         frozen_stages: freeze the stem and the first so many stages (the paper: 1). Only with
             weights.
         min_size: an image's short side in pixels; of several, training draws one and evaluation
@@ -88,8 +96,8 @@ def create_detector(
             loaded.
 
     Raises:
-        UserError: there is no such kind or net, the weights are not this detector's, or random
-            weights would be frozen.
+        UserError: there is no such kind or net, the net's features do not lie where a detector
+            looks for them, the weights are not this detector's, or random weights would be frozen.
         ValueError: a size or a policy is none of those that there are.
     """
     if kind not in KINDS:
@@ -109,6 +117,8 @@ def create_detector(
         model = build_detector(spec_as_found(found, net, given, settings), images)
         load_found(model, path, found, frozen_stages, partial=partial)
         return model
+    if head_norm == "frozen":
+        raise UserError(_FROZEN_HEADS)
     defaults = {"classes": COCO_CLASSES, "head_norm": _new_head_norm(norm or "batch", settings)}
     chosen = _choose_settings(kind, settings or "paper")
     spec = DetectorSpec(kind, net.spec, settings=chosen, **{**defaults, **given})
@@ -162,18 +172,30 @@ def check_as_found(
 ) -> None:
     """Raise UserError if a file is known to be of another detector than is asked for."""
     check_same(path, found, kind, net)
-    chosen = settings and _choose_settings(kind, settings)
-    if chosen and chosen.aligned != found.settings.aligned:
+    if settings is None:
+        return
+    chosen = _choose_settings(kind, settings)
+    if chosen.aligned != found.settings.aligned:
         raise UserError(
             f"{path} was trained with {'' if found.settings.aligned else 'un'}aligned regions, "
             "and would find less with the others; leave settings out to take its own."
+        )
+    names = [field.name for field in fields(chosen) if field.name not in _BUILT]
+    other = [name for name in names if getattr(chosen, name) != getattr(found.settings, name)]
+    if other and not isinstance(settings, DetectionSettings):
+        raise UserError(
+            f"{path} was not trained with the settings {settings!r}: its {', '.join(other)} "
+            "are others; leave settings out to take its own."
         )
 
 
 def spec_as_found(
     found: FoundDetector, net: Net, given: Mapping[str, Any], settings: Settings | None
 ) -> DetectorSpec:
-    """What to build for a whole detector's weights: as asked for, else as they are."""
+    """What to build for a whole detector's weights: as asked for, else as they are.
+
+    Raises UserError if norms of heads would be frozen that the weights have not.
+    """
     known: dict[str, Any] = {
         "classes": found.classes,
         "norm": found.norm,
@@ -186,6 +208,8 @@ def spec_as_found(
     # Another norm is asked for throughout, but where there is none.
     as_found = found.head_norm == "none" or "norm" not in given
     known.setdefault("head_norm", found.head_norm if as_found else given["norm"])
+    if known["head_norm"] == "frozen" and found.head_norm in {"none", "group"}:
+        raise UserError(_FROZEN_HEADS)
     chosen = settings if isinstance(settings, DetectionSettings) else found.settings
     return DetectorSpec(found.kind, found.net or net.spec, settings=chosen, **known)
 

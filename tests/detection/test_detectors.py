@@ -13,7 +13,14 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resne
 from torchvision.ops import FrozenBatchNorm2d
 
 import resnestkit
-from resnestkit import UserError, create_detector, create_panoptic
+from resnestkit import (
+    UserError,
+    create_detector,
+    create_model,
+    create_panoptic,
+    save_detector,
+    save_model,
+)
 from resnestkit.detection.detector import build_body, build_detector
 from resnestkit.detection.pyramid import PyramidBackbone
 from resnestkit.detection.spec import KINDS, DetectorSpec, Kind, has_masks, is_cascade
@@ -177,6 +184,40 @@ def test_nothing_random_is_frozen() -> None:
         make("faster_rcnn", frozen_stages=1)
     with pytest.raises(UserError, match="norm 'frozen' keeps"):
         make("faster_rcnn", norm="frozen")
+
+
+def test_new_heads_have_no_statistics_to_freeze(tmp_path: Path) -> None:
+    net = create_model("resnet18", classes=0)
+    save_model(net, tmp_path / "net.safetensors")
+    save_detector(make("faster_rcnn", "resnet18"), tmp_path / "whole.safetensors")
+    save_detector(
+        make("faster_rcnn", "resnet18", norm="batch", head_norm="none"),
+        tmp_path / "bare.safetensors",
+    )
+    for weights, more in (
+        (None, {}),
+        ("net", {}),
+        ("bare", {"norm": "batch", "partial": True}),
+        ("whole", {"norm": "group", "partial": True}),
+    ):
+        path = weights and tmp_path / f"{weights}.safetensors"
+        options = {"norm": "batch", **more, "settings": None}
+        with pytest.raises(UserError, match="new heads have no statistics to keep; take 'none'"):
+            make("faster_rcnn", "resnet18", weights=path, head_norm="frozen", **options)
+
+
+def test_settings_by_name_are_those_of_the_file_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "light.safetensors"
+    light = make("faster_rcnn", "resnet18", settings="light")
+    save_detector(light, path)
+    again = make("faster_rcnn", "resnet18", weights=path, settings="light")
+    assert (
+        again.spec
+        == light.spec
+        == make("faster_rcnn", "resnet18", weights=path, settings=None).spec
+    )
+    with pytest.raises(UserError, match=r"settings 'paper': its .*box_batch.* leave settings out"):
+        make("faster_rcnn", "resnet18", weights=path, settings="paper")
 
 
 def _shallow(spec: Spec) -> Spec:

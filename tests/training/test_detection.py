@@ -39,6 +39,7 @@ from resnestkit.data.detection.results import Found
 from resnestkit.data.detection.sources import load_detection_source
 from resnestkit.data.detection.table import Annotations
 from resnestkit.data.findings import Finding
+from resnestkit.detection.spec import paper_settings
 from resnestkit.models.zoo import find_net
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
@@ -121,6 +122,22 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     fields = {"val_ap", "train_loss", "lr"}
     for before, after in zip(records(found / "run"), records(tmp_path / "run"), strict=True):
         assert {name: before[name] for name in fields} == {name: after[name] for name in fields}
+
+
+def test_whole_weights_bring_their_settings_and_channels(found: Path) -> None:
+    best = str(found / "run/best.safetensors")
+    recipe = DetectionRecipe(model=TINY.model, weights=best)
+    assert (recipe.settings, recipe.fpn_channels) == (None, None)
+    again = make_detector(recipe, len(NUMBERS)).spec
+    known = load_detector(best)[0].spec
+    assert (again.fpn_channels, again.settings) == (known.fpn_channels, known.settings)
+    new = make_detector(DetectionRecipe(model=TINY.model), 3).spec
+    assert (new.fpn_channels, new.settings) == (256, paper_settings("faster_rcnn"))
+    older = recipe_from_dict({"settings": "paper", "fpn_channels": 16}, "config.json", "detection")
+    assert isinstance(older, DetectionRecipe)
+    assert make_detector(replace(older, model=TINY.model, weights=best), 3).spec.settings == (
+        known.settings
+    )
 
 
 def test_precise_statistics_are_the_mean_over_batches() -> None:

@@ -191,12 +191,14 @@ class DetectionRecipe(BaseRecipe):
 
     kind: DetectorKind = "faster_rcnn"
     """Detector: faster_rcnn, mask_rcnn, cascade_rcnn, cascade_mask_rcnn or retinanet."""
-    settings: DetectorSettings = "paper"
-    """Heads and losses: the paper's (Detectron2's), torchvision's, or light ones for a CPU."""
+    settings: DetectorSettings | None = None
+    """Heads and losses: the paper's (Detectron2's), torchvision's, or light ones for a CPU; none is
+    what the weights of a whole detector were trained with, else the paper's."""
     head_norm: Literal["batch", "sync", "frozen", "group", "none"] | None = None
     """Norms of pyramid and heads; none is the norm policy's, or what the weights had."""
-    fpn_channels: int = 256
-    """Channels of the feature pyramid and of the heads' convolutions."""
+    fpn_channels: int | None = None
+    """Channels of the feature pyramid and of the heads' convolutions; none is as many as the
+    weights of a whole detector have, else 256."""
     epochs: int = 12
     """Passes over the training images: about 12 of COCO's are the 1x schedule, 36 the 3x."""
     batch_size: int = 16
