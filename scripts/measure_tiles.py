@@ -12,7 +12,8 @@ the share of pixels that are alike, for tiles and overlaps of several sizes. The
 small enough to be seen whole.
 
 Command: .venv/bin/python scripts/measure_tiles.py [--kind deeplabv3] [--net resnest14]
-             [--classes 11] [--sides 2000 4000 6000 8000 10000] [--tile N] [--plot FILE.png]
+             [--classes 11] [--sides 2000 4000 6000 8000 10000] [--tile N] [--precision bfloat16]
+             [--plot FILE.png]
          .venv/bin/python scripts/measure_tiles.py --checkpoint FILE --images FOLDER    (Linux)
 """
 
@@ -30,6 +31,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it
 
 from resnestkit.segmentation.spec import KINDS, Kind
+from resnestkit.training.recipe import Precision
 
 SIDES = (2000, 4000, 6000, 8000, 10_000)
 BYTES = 5
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     parser.add_argument("--tile", type=int)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--images", type=Path)
@@ -55,12 +58,12 @@ def main() -> None:
     if given.prepare:
         prepare(given.prepare, given.kind, given.net, given.classes, given.sides)
     elif given.measure:
-        print(json.dumps(measure(given.checkpoint, given.measure, given.tile)))
+        print(json.dumps(measure(given.checkpoint, given.measure, given.tile, given.precision)))
     elif given.images:
         compare(given.checkpoint, given.images)
     else:
         rows = measure_all(given)
-        show(rows, f"{given.kind} on {given.net}, {given.classes} classes")
+        show(rows, f"{given.kind} on {given.net}, {given.classes} classes, {given.precision}")
         if given.plot:
             draw(rows, given.plot)
 
@@ -68,14 +71,15 @@ def main() -> None:
 def measure_all(given: argparse.Namespace) -> list[dict[str, float]]:
     """A row for each side, the smallest first."""
     sides = [str(side) for side in sorted(given.sides)]
-    tile = ["--tile", str(given.tile)] if given.tile is not None else []
+    asked = ["--precision", given.precision]
+    asked += ["--tile", str(given.tile)] if given.tile is not None else []
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         net = ["--kind", given.kind, "--net", given.net, "--classes", str(given.classes)]
         run("--prepare", folder, *net, "--sides", *sides)
         for side in sides:
             image, net_file = f"{folder}/{side}.png", f"{folder}/net.safetensors"
-            printed = run("--measure", image, "--checkpoint", net_file, *tile)
+            printed = run("--measure", image, "--checkpoint", net_file, *asked)
             rows.append(json.loads(printed))
             print(f"{side}: {printed.strip()}", file=sys.stderr)
     return rows
@@ -110,7 +114,9 @@ def prepare(folder: Path, kind: Kind, net: str, classes: int, sides: list[int]) 
         image.save(folder / f"{side}.png", compress_level=1)
 
 
-def measure(checkpoint: Path, image: Path, tile: int | None) -> dict[str, float]:
+def measure(
+    checkpoint: Path, image: Path, tile: int | None, precision: Precision
+) -> dict[str, float]:
     """Seconds and memory of one image, in a process that does nothing else."""
     from resnestkit.data.pictures import open_picture  # noqa: PLC0415  (only who needs it)
     from resnestkit.deploy.overlays import MaskFolder  # noqa: PLC0415  (only who needs it)
@@ -119,7 +125,7 @@ def measure(checkpoint: Path, image: Path, tile: int | None) -> dict[str, float]
     )
     from resnestkit.deploy.tiles import count_tiles  # noqa: PLC0415  (only who needs it)
 
-    predictor = SegmentationPredictor(checkpoint, "cpu", tile=tile)
+    predictor = SegmentationPredictor(checkpoint, "cpu", tile=tile, precision=precision)
     folder = MaskFolder(image.parent / "found", [image], predictor.card.classes, predictor.colours)
     before = read_status("VmRSS")
     started = time.perf_counter()

@@ -118,6 +118,15 @@ def test_tiles_as_they_are_chosen_give_what_the_whole_gives(
     assert np.array_equal(labels[sure], best_class(whole)[sure])
 
 
+def test_bfloat16_is_near(checkpoint: Path, tmp_path: Path) -> None:
+    picture = open_picture(draw(tmp_path / "a.png", 96, 128))
+    exact, near = (
+        SegmentationPredictor(checkpoint, "cpu", precision=precision).segment(picture)[0]
+        for precision in ("float32", "bfloat16")
+    )
+    assert 0.9 < np.mean(exact == near) < 1
+
+
 def test_a_net_that_pools_over_all_it_sees_is_near_the_whole_at_best() -> None:
     model = make("deeplabv3", "resnest14")
     image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)

@@ -154,8 +154,9 @@ class PredictArguments:
     threads: int | None = None
     """A classifier's threads at most; as many as there are cores if not given."""
     precision: Precision | None = None
-    """A classifier's arithmetic; auto measures which is quicker, and remembers it in an exported
-    file; if not given, what such a file remembers, and else float32."""
+    """A classifier's or a segmenter's arithmetic; auto measures which is quicker for a classifier,
+    and remembers it in an exported file, and takes what the processor is made for with a segmenter;
+    if not given, what such a file remembers, and else float32."""
     json: Path | None = None
     """Write the guesses, or a segmenter's shares of each class, to this file as JSON, or the
     objects in COCO's form of results, or the segments in its panoptic form."""

@@ -58,7 +58,8 @@ def _refuse_foreign_flags(parsed: PredictArguments, kind: str) -> None:
         "top": ("classifier",),
         "score": ("detector", "panoptic net"),
         "output": ("detector", "segmenter", "panoptic net"),
-        **dict.fromkeys(("threads", "precision"), ("classifier",)),
+        "threads": ("classifier",),
+        "precision": ("classifier", "segmenter"),
         **dict.fromkeys(_SEGMENTERS, ("segmenter",)),
     }
     for name, kinds in flags.items():
@@ -132,6 +133,7 @@ def _segment(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserE
         parsed.side,
         parsed.tile,
         MOST_MEGAPIXELS if parsed.max_megapixels is None else parsed.max_megapixels,
+        parsed.precision or "float32",
     )
     folder = parsed.output or Path("segmentation")
     written = MaskFolder(folder, images, predictor.card.classes, predictor.colours)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from resnestkit.deploy.tiles import (
     resize_labels,
 )
 from resnestkit.errors import UserError
+from resnestkit.ops.fused import use_kernels
+from resnestkit.ops.kernels import has_kernels
 from resnestkit.progress import error_reporter
 from resnestkit.segmentation.scales import (
     Protocol,
@@ -96,6 +98,7 @@ class SegmentationPredictor:
         tile: side of the tiles that images are cut into, in the pixels that the net sees; 0 for
             none; None cuts large images alone, as `resnestkit.deploy.tiles.choose_tiling` says.
         max_megapixels: larger images are refused.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies in it.
 
     Raises:
         UserError: the file holds no trained segmenter, or a setting has no sense.
@@ -111,14 +114,16 @@ class SegmentationPredictor:
         side: int | None = None,
         tile: int | None = None,
         max_megapixels: float = MOST_MEGAPIXELS,
+        precision: Literal["auto", "float32", "bfloat16"] = "float32",
     ) -> None:
         check_side(tile or 0)
         if not 0 < max_megapixels < math.inf:
             raise UserError(f"--max-megapixels is {max_megapixels:g}; it must be above 0.")
         self.model, self.card = load_segmenter(checkpoint)
         self.model.require_head(str(checkpoint))
-        self.compute: Compute = choose_compute(device, "float32")
+        self.compute: Compute = choose_compute(device, precision)
         self.compute.place(self.model)
+        self.kernels = has_kernels(self.compute.device)
         usual = known_protocol(self.card.data.get("protocol"))
         self.protocol = usual.but(scales, flip, windows, side)
         self.tile, self.max_megapixels = tile, max_megapixels
@@ -195,7 +200,8 @@ class SegmentationPredictor:
     def _score(self, part: UInt8[Tensor, "c h w"], protocol: Protocol) -> Float[Tensor, "k h w"]:
         moved = part.unsqueeze(0).to(self.compute.device, memory_format=self.compute.layout)
         images = normalise(moved, self.card.preprocessing)
-        return score_images(self.model, images, protocol)[0]
+        with use_kernels(enabled=self.kernels), self.compute.autocast():
+            return score_images(self.model, images, protocol)[0]
 
 
 def probabilities_(scores: Float[Tensor, "k h w"]) -> Float[Tensor, "k h w"]:

@@ -7,6 +7,8 @@ from resnestkit.data.loaders import Batches, InOrder, choose_workers
 from resnestkit.data.segmentation.batches import SegmentationDataset
 from resnestkit.data.segmentation.check import check_segmentation_images
 from resnestkit.data.segmentation.sources import load_segmentation_for_evaluation
+from resnestkit.ops.fused import use_kernels
+from resnestkit.ops.kernels import has_kernels
 from resnestkit.progress import Reporter
 from resnestkit.segmentation.scales import known_protocol
 from resnestkit.segmenters import load_segmenter
@@ -48,6 +50,7 @@ def evaluate_segmenter(
     task = SegmentationTask(card.classes, card.preprocessing, protocol=protocol)
     with (
         explain_memory(f"Halve --batch-size {asked.batch_size}, or look by --windows."),
+        use_kernels(enabled=has_kernels(compute.device)),
         reporter.track("evaluating", len(images)) as advance,
     ):
         evaluation = task.evaluate(
