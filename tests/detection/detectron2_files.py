@@ -57,6 +57,23 @@ def resnest(layers: tuple[int, ...], stem: int) -> State:
     return state
 
 
+def resnet(layers: tuple[int, ...]) -> State:
+    """A plain ResNet as the authors train it beside theirs: a stem of 7x7."""
+    root = "backbone.bottom_up"
+    state, fed = conv(f"{root}.stem.conv1", 64, 3, 7, norm=True, counted=False), 64
+    for stage, blocks in enumerate(layers):
+        width, counted = 64 * 2**stage, stage > 0
+        for block in range(blocks):
+            name = f"{root}.res{stage + 2}.{block}"
+            if block == 0:
+                state |= _frozen_or_not(f"{name}.shortcut", 4 * width, fed, 1, counted)
+            state |= _frozen_or_not(f"{name}.conv1", width, fed, 1, counted)
+            state |= _frozen_or_not(f"{name}.conv2", width, width, 3, counted)
+            state |= _frozen_or_not(f"{name}.conv3", 4 * width, width, 1, counted)
+            fed = 4 * width
+    return state
+
+
 def _frozen_or_not(name: str, out: int, fed: int, side: int, counted: bool) -> State:
     return conv(name, out, fed, side, norm=True, counted=counted)
 
@@ -137,12 +154,13 @@ def regions(
     *,
     cascade: bool,
     mask_convs: int = 0,
-    layers: tuple[int, ...] = (1, 1, 1, 1),
+    body: State | None = None,
     width: int = 32,
     units: int = 64,
 ) -> State:
-    """Faster, Mask, Cascade or Cascade Mask R-CNN on a ResNeSt."""
-    state = resnest(layers, 32) | pyramid((256, 512, 1024, 2048), width, 2) | proposals(width)
+    """Faster, Mask, Cascade or Cascade Mask R-CNN on a net, a small ResNeSt if none is given."""
+    state = body or resnest((1, 1, 1, 1), 32)
+    state = state | pyramid((256, 512, 1024, 2048), width, 2) | proposals(width)
     for stage in (".0", ".1", ".2") if cascade else ("",):
         state |= box_head(stage, classes, width, units)
     return state | (mask_head(classes, width, mask_convs) if mask_convs else {})

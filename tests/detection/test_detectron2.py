@@ -1,5 +1,6 @@
 """The authors' detectors load: files with Detectron2's names, its classes put in our order."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import detectron2_files as files
@@ -181,9 +182,37 @@ def test_the_largest_has_their_shapes(tmp_path: Path) -> None:
     """A Cascade Mask R-CNN of ResNeSt-50, 80 classes, at full width, without its values."""
     with torch.device("meta"):
         state = files.regions(
-            80, cascade=True, mask_convs=4, layers=(3, 4, 6, 3), width=256, units=1024
+            80,
+            cascade=True,
+            mask_convs=4,
+            body=files.resnest((3, 4, 6, 3), 32),
+            width=256,
+            units=1024,
         )
         model = create_detector("cascade_mask_rcnn", "resnest50", classes=80)
     renamed, anchors = from_detectron2(state)
     assert compare(model.state_dict(), renamed).is_complete
     assert len(anchors) == 5
+
+
+BODIES: dict[str, Callable[[], files.State]] = {
+    "resnet50a": lambda: files.resnet((3, 4, 6, 3)),
+    "resnet101a": lambda: files.resnet((3, 4, 23, 3)),
+    "resnest50": lambda: files.resnest((3, 4, 6, 3), 32),
+    "resnest101": lambda: files.resnest((3, 4, 23, 3), 64),
+    "resnest200": lambda: files.resnest((3, 24, 36, 3), 64),
+}
+"""The backbones of the authors' detectors, as their files name them."""
+
+
+@pytest.mark.parametrize("net", BODIES)
+def test_every_backbone_has_their_shapes(net: str) -> None:
+    with torch.device("meta"):
+        state = files.regions(80, cascade=False, body=BODIES[net](), width=256, units=1024)
+        model = create_detector("faster_rcnn", net, classes=80)
+    assert compare(model.state_dict(), from_detectron2(state)[0]).is_complete
+
+
+def test_every_published_backbone_is_among_them() -> None:
+    theirs = {one.net for one in PUBLISHED_DETECTORS if "_coco-" not in one.file}
+    assert theirs == set(BODIES)
