@@ -37,6 +37,15 @@ def test_one_graph_serves_every_size() -> None:
     assert counters["stats"]["unique_graphs"] == 1
 
 
+def test_few_graphs_serve_single_images() -> None:
+    """As a predictor gives them; a batch of one is traced apart, and so is the first square."""
+    model = compile_detector(make("faster_rcnn", "resnest14", max_size=160).eval(), backend="eager")
+    with torch.no_grad():
+        for first in range(len(SIZES)):
+            model(_images(1, first))
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2
+
+
 def test_training_is_compiled_too() -> None:
     model = compile_detector(make("faster_rcnn", "resnest14"), backend="eager")
     for first in range(3):
