@@ -124,6 +124,34 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         assert {name: before[name] for name in fields} == {name: after[name] for name in fields}
 
 
+def test_the_average_of_a_detector_is_what_is_evaluated_and_kept(
+    found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "roi_heads.box_predictor.cls_score.weight"
+    evaluated: list[torch.Tensor] = []
+    moved: list[torch.Tensor] = []
+    evaluate_one, move = DetectionTask.evaluate, Trainer._move_weights
+
+    def watch(self: DetectionTask, model: Any, *rest: Any, **more: Any) -> Any:
+        evaluated.append(model.get_parameter(name).detach().clone())
+        return evaluate_one(self, model, *rest, **more)
+
+    def follow(self: Trainer[Any, Any]) -> None:
+        move(self)
+        moved.append(self.model.get_parameter(name).detach().clone())
+
+    monkeypatch.setattr(DetectionTask, "evaluate", watch)
+    monkeypatch.setattr(Trainer, "_move_weights", follow)
+    recipe = replace(TINY, epochs=1, ema=0.9)
+    result = train(found / "shapes", recipe, tmp_path / "run", reporter=QUIET)
+    assert len(moved) == 2
+    average = moved[0].lerp(moved[1], 9 / 11)  # the second of an average that starts quickly
+    assert not torch.allclose(average, moved[1])
+    torch.testing.assert_close(evaluated[0], average)
+    kept = load_detector(result.run.last)[0].get_parameter(name)
+    assert torch.equal(kept, evaluated[0])
+
+
 def test_whole_weights_bring_their_settings_and_channels(found: Path) -> None:
     best = str(found / "run/best.safetensors")
     recipe = DetectionRecipe(model=TINY.model, weights=best)
