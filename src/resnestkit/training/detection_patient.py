@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import nn
 
-from resnestkit.data.check import refuse_unreadable
+from resnestkit.data.check import Checked, refuse_unreadable
 from resnestkit.data.detection.sources import DetectionSource
 from resnestkit.data.detection.table import DetectionImages, has_area
 from resnestkit.data.findings import Finding
