@@ -135,8 +135,11 @@ def _constant(output: Tensor, rows: int) -> Callable[..., Tensor]:
 
 
 def _lay_out(_unit: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Images that share their memory, each on its own, as convolutions are quickest with."""
+    """Images that share their memory, each on its own, as convolutions are quickest with.
+
+    Where gradients are asked for, they begin here: what is before has none.
+    """
     first, *rest = inputs
     last = first[:1].is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
-    return (first.contiguous(memory_format=layout), *rest)
+    return (first.contiguous(memory_format=layout).requires_grad_(torch.is_grad_enabled()), *rest)

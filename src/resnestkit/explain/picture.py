@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,9 @@ from resnestkit.explain.subject import (
 from resnestkit.explain.watching import Watched, watch
 
 Map = Float32[NDArray[np.float32], "h w"]
+
+MOST_AT_ONCE = 3 * 640 * 640
+"""Pixels of the net's input in one forced run: what is larger goes image by image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,15 @@ class BlockView:
     effects: tuple[Effect, ...]
 
     @property
+    def split_shares(self) -> Float32[NDArray[np.float32], " splits"]:
+        """How much of the block's energy comes from each split, all groups together."""
+        sums = self.energy.sum((0, 2, 3))
+        shares: NDArray[np.float32] = sums / np.maximum(sums.sum(), 1e-30)
+        return shares
+
+    @property
     def energy_shares(self) -> Float32[NDArray[np.float32], "groups splits"]:
-        """How much of a group's energy comes from each split; of a gate it is all."""
+        """How much of a group's own energy comes from each split; of a gate it is all."""
         sums = self.energy.sum((2, 3))
         shares: NDArray[np.float32] = sums / np.maximum(sums.sum(1, keepdims=True), 1e-30)
         return shares
@@ -74,6 +87,7 @@ class BlockView:
             "kind": self.attention.kind,
             "entropy": self.attention.entropy,
             "mean": self.attention.grid[0].mean(2).tolist(),
+            "split_shares": self.split_shares.tolist(),
             "energy_shares": self.energy_shares.tolist(),
             "effects": [asdict(effect) for effect in self.effects],
             "weights": self.attention.weights[0].round(6).tolist(),
@@ -120,6 +134,11 @@ class ImageExplanation:
         """The class with the highest score, or `NOTHING`."""
         return _name(self.classes, best_class(self.scores))
 
+    @property
+    def forced(self) -> tuple[BlockView, ...]:
+        """The blocks whose attention was forced."""
+        return tuple(view for view in self.blocks if view.effects)
+
     def to_dict(self) -> dict[str, Any]:
         """All numbers but maps and pixels, ready for JSON."""
         best = [
@@ -143,6 +162,7 @@ def explain_image(
     block: str | None = None,
     activation: bool = True,
     forcing: bool = True,
+    seconds: float | None = None,
 ) -> ImageExplanation:
     """Say what the attention of a net does on an image.
 
@@ -158,14 +178,17 @@ def explain_image(
         target: the class whose score and activation are looked at; that with the highest score if
             None.
         block: the one block to look at; all if None.
-        activation: whether to make the class activation map, which takes captum. Detectors have
-            none.
+        activation: whether to make the class activation map, which takes captum. A detector has
+            one of a class of which it finds an object.
         forcing: whether to force the attention of every block to 0, a half and 1.
+        seconds: after which no more is forced, from the call on: the last blocks are forced first,
+            all together at the end, and what was not reached has no effects. None is no end.
 
     Raises:
         UserError: the model cannot be explained, the image cannot be read, there is no such class
             or block, or captum is not installed.
     """
+    end = math.inf if seconds is None else time.monotonic() + seconds
     subject = open_subject(model)
     sites = choose_sites(find_sites(subject.body), block)
     wanted = None if target is None else subject.find_class(target)
@@ -175,12 +198,16 @@ def explain_image(
         padded: list[tuple[int, int]] = []
         with replay.record(), watch(sites, energies=True) as seen, _measure(subject, padded):
             scores = subject.score([look])[0].float().cpu().numpy()
+        height, width = padded[0]
         index = best_class(scores) if wanted is None else wanted
-        forced = _Forced(subject, look, replay, scores, index)
-        effects = {site.block: forced.one(site) if forcing else () for site in sites}
-        everywhere = forced.all(sites) if forcing and sites and block is None else ()
-        mapped = subject.activate(look, index) if activation and index is not None else None
-    height, width = padded[0]
+        mapped = None
+        if activation and index is not None:
+            with replay.before(_last_unit(subject), 1):
+                mapped = subject.activate(look, index)
+        most = max(1, MOST_AT_ONCE // (height * width))
+        forced = _Forced(subject, look, replay, scores, index, most, end if forcing else -math.inf)
+        effects = {site.block: forced.one(site) for site in reversed(sites)}
+        everywhere = forced.all(sites) if sites and block is None else ()
     return ImageExplanation(
         image=look.name,
         kind=subject.kind,
@@ -203,6 +230,13 @@ def _look(subject: Subject, image: str | Path | Tensor | Look) -> Look:
     return subject.look(image) if isinstance(image, Tensor) else subject.read(image)
 
 
+def _last_unit(subject: Subject) -> str:
+    """Of the stage whose activation is mapped: what is before it needs no gradients."""
+    part = subject.body.stages[-1].parts[-1]
+    names = [name for name in body_units(subject.body) if f"{name}.".startswith(f"{part}.")]
+    return names[-1]
+
+
 def _view(site: Site, seen: Watched, effects: tuple[Effect, ...]) -> BlockView:
     energy = seen.energies[site.block][0].float().cpu().numpy()
     return BlockView(seen.attention(site.block), energy, effects)
@@ -222,6 +256,10 @@ def _measure(subject: Subject, sizes: list[tuple[int, int]]) -> Iterator[None]:
         hook.remove()
 
 
+Choice = tuple[int, float]
+"""A split, and its weight."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Forced:
     """Runs an image with forced attention, and compares."""
@@ -231,22 +269,40 @@ class _Forced:
     replay: Replay
     scores: NDArray[np.float32]
     target: int | None
+    most: int
+    """Images in one run."""
+    end: float
+    """Of the clock, when no run is begun any more."""
 
     def one(self, site: Site) -> tuple[Effect, ...]:
         """Of one block: what is before it is not computed again."""
         choices = _choices(site.splits)
-        with self.replay.before(site.unit, len(choices)), force_rows([site], choices):
-            return self._compare(choices)
+        return self._run([site], choices, partial(self.replay.before, site.unit))
 
     def all(self, sites: Sequence[Site]) -> tuple[Effect, ...]:
         """Of all blocks at once."""
         choices = _choices(min(site.splits for site in sites))
-        with force_rows(sites, choices):
-            return self._compare(choices)
+        return self._run(sites, choices, lambda _rows: nullcontext())
 
-    def _compare(self, choices: list[tuple[int, float]]) -> tuple[Effect, ...]:
+    def _run(
+        self,
+        sites: Sequence[Site],
+        choices: Sequence[Choice],
+        resume: Callable[[int], AbstractContextManager[None]],
+    ) -> tuple[Effect, ...]:
+        """All choices, so many at once as fit; nothing if the time is up before the last."""
+        found: list[Effect] = []
+        for start in range(0, len(choices), self.most):
+            if time.monotonic() >= self.end:
+                return ()
+            some = choices[start : start + self.most]
+            with resume(len(some)), force_rows(sites, some):
+                found += self._compare(some)
+        return tuple(found)
+
+    def _compare(self, choices: Sequence[Choice]) -> list[Effect]:
         rows = self.subject.score([self.look] * len(choices)).float().cpu().numpy()
-        return tuple(
+        return [
             Effect(
                 split=split,
                 value=value,
@@ -256,7 +312,7 @@ class _Forced:
                 top_score=float(row.max()),
             )
             for (split, value), row in zip(choices, rows, strict=True)
-        )
+        ]
 
 
 def _name(classes: Sequence[str], label: int | None) -> str:
@@ -268,6 +324,6 @@ def _read(scores: NDArray[np.float32], label: int | None) -> float:
     return float(scores.max() if label is None else scores[label])
 
 
-def _choices(splits: int) -> list[tuple[int, float]]:
+def _choices(splits: int) -> list[Choice]:
     """Every split at every value; of two splits the first, since the second has what is left."""
     return [(split, value) for split in range(1 if splits == 2 else splits) for value in VALUES]
