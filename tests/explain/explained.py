@@ -15,12 +15,14 @@ from resnestkit.detection.detector import Detector
 from resnestkit.detection.spec import Kind as DetectorKind
 from resnestkit.detection.spec import light_settings as light_detector
 from resnestkit.explain import find_sites, watch
+from resnestkit.explain.page import Part
 from resnestkit.explain.sites import Attention
 from resnestkit.models.backbone import Backbone
 from resnestkit.models.layers import is_norm
 from resnestkit.models.resnet import ResNet
 from resnestkit.models.spec import NetSpec
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.report.page import Figure, Table, Text
 from resnestkit.segmentation.segmenter import Segmenter
 from resnestkit.segmentation.spec import light_settings as light_segmenter
 
@@ -45,7 +47,9 @@ def make_heads(radix: int, cardinality: int = 2) -> ResNet:
     """A net of several heads."""
     torch.manual_seed(1)
     spec = NetSpec((1, 1), widths=(24, 48), stem_width=16, radix=radix, cardinality=cardinality)
-    return ResNet(spec, classes=3, zero_gamma=False).eval()
+    net = ResNet(spec, classes=len(CLASSES), zero_gamma=False)
+    net.head_is_new, net.preprocessing = False, IMAGES
+    return net.eval()
 
 
 def see(net: Backbone, images: Tensor) -> dict[str, Attention]:
@@ -108,3 +112,15 @@ def draw_pictures(folder: Path, count: int) -> Path:
             pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
+
+
+def read_words(part: Part) -> str:
+    """All that a part says, beside its pictures."""
+    words: list[str] = []
+    for one in part.sections:
+        words.append(one.title)
+        words += [one.caption] if isinstance(one, Figure) else []
+        words += [one.body] if isinstance(one, Text) else []
+        if isinstance(one, Table):
+            words += [str(cell) for row in (one.header, *one.rows) for cell in row]
+    return " ".join(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from numpy.typing import NDArray
 
-from resnestkit.explain.folder import BlockStatistics, FolderStatistics
+from resnestkit.explain.folder import SWITCH_SHARE, BlockStatistics, FolderStatistics
 from resnestkit.explain.picture import BlockView, Effect, ImageExplanation
-from resnestkit.explain.sites import PART, Kind
+from resnestkit.explain.sites import Branch
 from resnestkit.explain.subject import Pixels, spread
 from resnestkit.report.canvas import (
     BEST,
@@ -44,6 +45,8 @@ _IN_A_ROW = 6
 MOST_PICTURES = 48
 """That are drawn of what splits look at; of more, those of the blocks that matter most."""
 MOST_CLASSES = 40
+_PANELS = 3
+"""Of classes, side by side."""
 _COLOURS = {0.0: OTHER, 0.5: "#d97706", 1.0: VAL}
 _NAMES = {0.0: "0", 0.5: "1/2", 1.0: "1"}
 
@@ -57,13 +60,22 @@ class Strip:
     middle: float
 
 
-def name_split(kind: Kind, split: int) -> str:
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """A number for each class and block, and how it is coloured."""
+
+    title: str
+    cells: Float[NDArray[np.floating], "classes blocks"]
+    look: dict[str, Any]
+
+
+def name_split(branch: Branch, split: int) -> str:
     """Such as "split 1", "path 2", or "gate"."""
-    return PART[kind] if kind == "se" else f"{PART[kind]} {split + 1}"
+    return branch if branch == "gate" else f"{branch} {split + 1}"
 
 
 def make_strips(
-    block: str, kind: Kind, grid: Float[NDArray[np.floating], "groups splits channels"]
+    block: str, branch: Branch, grid: Float[NDArray[np.floating], "groups splits channels"]
 ) -> list[Strip]:
     """A block's weights, a strip for each head and split; of two splits the first tells both.
 
@@ -75,19 +87,25 @@ def make_strips(
         order = np.argsort(-grid[group, 0], kind="stable")
         for split in range(1 if splits == 2 else splits):
             words = [block] + [f"head {group + 1}"] * (groups > 1)
-            words += [name_split(kind, split)] * (splits > 2)
+            words += [name_split(branch, split)] * (splits > 2)
             middle = 0.5 if splits == 1 else 1 / splits
             strips.append(Strip(", ".join(words), grid[group, split, order], middle))
     return strips
 
 
-def draw_strips(strips: Sequence[Strip], title: str) -> bytes:
-    """Draw each strip from end to end, whatever the number of its channels."""
+def draw_strips(strips: Sequence[Strip], title: str, most: float = 1.0) -> bytes:
+    """Draw each strip from end to end, whatever the number of its channels.
+
+    Args:
+        strips: with values from 0 to ``most``, and one middle, which is white.
+        title: of the drawing.
+        most: the end of the scale.
+    """
     places = [np.arange(_STRIP) * len(strip.values) // _STRIP for strip in strips]
     cells = np.stack([strip.values[place] for strip, place in zip(strips, places, strict=True)])
     figure = new_figure(10.0, 1.0 + max(0.13, 0.24 - 0.001 * len(strips)) * len(strips))
     axes = figure.add_subplot()
-    norm = TwoSlopeNorm(strips[0].middle, 0.0, 1.0)
+    norm = TwoSlopeNorm(strips[0].middle, 0.0, most)
     image = axes.imshow(cells, cmap=WEIGHTS, norm=norm, aspect="auto", interpolation="nearest")
     _name_rows(axes, [strip.name for strip in strips])
     axes.set_xticks([])
@@ -95,7 +113,7 @@ def draw_strips(strips: Sequence[Strip], title: str) -> bytes:
     for row in range(1, len(strips)):
         axes.axhline(row - 0.5, color="white", lw=1.5)
     bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.02, aspect=max(15, len(strips)))
-    bar.set_ticks([0, strips[0].middle, 1])
+    bar.set_ticks([0, strips[0].middle, most])
     bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
     bar.outline.set_edgecolor(FAINT)
     set_title(axes, title)
@@ -139,13 +157,13 @@ def _look_cells(
     picture: Pixels, view: BlockView, seen: tuple[float, float], *, heads: bool
 ) -> list[Titled]:
     energy = view.energy if heads else view.energy.mean(0, keepdims=True)
-    shares = energy.sum((2, 3)) / np.maximum(energy.sum((1, 2, 3)), 1e-30)[:, None]
+    shares = view.energy_shares if heads else view.split_shares[None]
     maps = spread(energy / max(float(energy.max()), 1e-30), picture.shape[:2], seen)
     cells = []
     for group, split in np.ndindex(*maps.shape[:2]):
         words = [view.attention.block, f"head {group + 1}"][: 2 if len(maps) > 1 else 1]
         if maps.shape[1] > 1:
-            words.append(f"{name_split(view.attention.kind, split)}: {shares[group, split]:.0%}")
+            words.append(f"{name_split(view.attention.branch, split)}: {shares[group, split]:.0%}")
         cells.append(Titled(glow(picture, maps[group, split]), ", ".join(words)))
     return cells
 
@@ -163,9 +181,9 @@ def draw_forced(explained: ImageExplanation) -> bytes:
     """Draw by how much the score changes when the attention of a block is forced."""
     rows: list[tuple[str, list[Effect]]] = []
     for view in explained.blocks:
-        rows += _by_split(view.attention.block, view.attention.kind, view.effects)
-    kind = explained.blocks[0].attention.kind
-    rows += _by_split("all blocks", kind, explained.everywhere)
+        rows += _by_split(view.attention.block, view.attention.branch, view.effects)
+    branch = explained.blocks[0].attention.branch
+    rows += _by_split("all blocks", branch, explained.everywhere)
     figure = new_figure(10.0, 1.3 + max(0.13, 0.27 - 0.001 * len(rows)) * len(rows))
     axes = figure.add_subplot()
     for place, (_, effects) in enumerate(rows):
@@ -174,7 +192,7 @@ def draw_forced(explained: ImageExplanation) -> bytes:
         for effect, change in zip(effects, changes, strict=True):
             axes.plot([change], [place], "o", ms=6, color=_COLOURS[effect.value], zorder=2)
     for value, colour in _COLOURS.items():
-        axes.plot([], [], "o", color=colour, label=f"{PART[kind]} at {_NAMES[value]}")
+        axes.plot([], [], "o", color=colour, label=f"{branch} at {_NAMES[value]}")
     axes.axvline(0, color=FAINT, lw=1, zorder=0)
     _name_rows(axes, [name for name, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -188,12 +206,14 @@ def draw_forced(explained: ImageExplanation) -> bytes:
     return to_png(figure)
 
 
-def _by_split(block: str, kind: Kind, effects: Sequence[Effect]) -> list[tuple[str, list[Effect]]]:
+def _by_split(
+    block: str, branch: Branch, effects: Sequence[Effect]
+) -> list[tuple[str, list[Effect]]]:
     """A row for each split that was forced, with its effects."""
     splits = sorted({effect.split for effect in effects})
     rows = [(split, [one for one in effects if one.split == split]) for split in splits]
     several = len(splits) > 1
-    return [(f"{block}, {name_split(kind, k)}" if several else block, found) for k, found in rows]
+    return [(f"{block}, {name_split(branch, k)}" if several else block, found) for k, found in rows]
 
 
 def draw_depth(statistics: FolderStatistics) -> bytes:
@@ -222,35 +242,57 @@ def draw_depth(statistics: FolderStatistics) -> bytes:
 
 
 def draw_classes(statistics: FolderStatistics) -> bytes:
-    """Draw by class and depth the mean weight of the first split, and how far a class is apart."""
+    """Draw by class and depth the mean weights, their spread, and how far a class is apart."""
     shown = common_classes(statistics)
     names = [plain(statistics.classes[label], 24) for label in shown]
-    blocks = statistics.blocks
-    means = np.array([[one.class_mean[k][:, 0].mean() for one in blocks] for k in shown])
-    apart = np.array([[one.class_distance[k] for one in blocks] for k in shown])
-    middle = 1 / max(2, blocks[0].mean.shape[1])
-    reach = max(0.01, float(np.abs(means - middle).max()))
-    figure = new_figure(10.0, 1.7 + 0.24 * len(shown))
-    left, right = figure.subplots(1, 2, sharey=True)
-    norm = TwoSlopeNorm(middle, middle - reach, middle + reach)
-    part = name_split(blocks[0].kind, 0)
-    most = {"cmap": SHARES, "vmin": 0, "vmax": max(0.01, float(apart.max()))}
-    for axes, cells, title, look in (
-        (left, means, f"Mean weight, {part}", {"cmap": WEIGHTS, "norm": norm}),
-        (right, apart, "Distance from the mean of all images", most),
-    ):
-        image = axes.imshow(cells, aspect="auto", interpolation="nearest", **look)
-        set_title(axes, title)
-        bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=25)
-        bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
-        bar.outline.set_edgecolor(FAINT)
-        step = -(-len(blocks) // 20)
-        ticks = [block.block for block in blocks[::step]]
-        axes.set_xticks(range(0, len(blocks), step), ticks, rotation=90, fontsize=8)
-        axes.tick_params(colors=INK, length=0)
-        axes.spines[:].set_visible(False)
-    left.set_yticks(range(len(names)), names, fontfamily=user_fonts()[0], fontsize=8.5)
+    panels = [*_mean_panels(statistics, shown), *_spread_panels(statistics, shown)]
+    rows = -(-len(panels) // _PANELS)
+    figure = new_figure(10.0, rows * (1.7 + 0.24 * len(shown)))
+    places = figure.subplots(rows, _PANELS, sharey=True, squeeze=False)
+    for axes, panel in zip(places.flat, panels, strict=False):
+        _draw_panel(axes, panel, [block.block for block in statistics.blocks])
+    for axes in places.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes in places[:, 0]:
+        axes.set_yticks(range(len(names)), names, fontfamily=user_fonts()[0], fontsize=8.5)
     return to_png(figure)
+
+
+def _mean_panels(statistics: FolderStatistics, shown: Sequence[int]) -> list[_Panel]:
+    """The mean weight of each split, over heads and channels; of two the first tells both."""
+    blocks = statistics.blocks
+    means = np.array([[one.class_mean[k].mean(0) for one in blocks] for k in shown])
+    splits = means.shape[2]
+    middle = 1 / max(2, splits)
+    reach = max(0.01, float(np.abs(means - middle).max()))
+    look = {"cmap": WEIGHTS, "norm": TwoSlopeNorm(middle, middle - reach, middle + reach)}
+    branch = blocks[0].branch
+    return [
+        _Panel(f"Mean weight, {name_split(branch, split)}", means[:, :, split], look)
+        for split in range(1 if splits == 2 else splits)
+    ]
+
+
+def _spread_panels(statistics: FolderStatistics, shown: Sequence[int]) -> list[_Panel]:
+    blocks = statistics.blocks
+    spreads = np.array([[one.class_std[k].mean() for one in blocks] for k in shown])
+    apart = np.array([[one.class_distance[k] for one in blocks] for k in shown])
+    return [
+        _Panel(title, cells, {"cmap": SHARES, "vmin": 0, "vmax": max(0.01, float(cells.max()))})
+        for title, cells in (("Spread in the class", spreads), ("Distance from all", apart))
+    ]
+
+
+def _draw_panel(axes: Axes, panel: _Panel, blocks: Sequence[str]) -> None:
+    image = axes.imshow(panel.cells, aspect="auto", interpolation="nearest", **panel.look)
+    set_title(axes, panel.title)
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25)
+    bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
+    bar.outline.set_edgecolor(FAINT)
+    step = -(-len(blocks) // 20)
+    axes.set_xticks(range(0, len(blocks), step), blocks[::step], rotation=90, fontsize=8)
+    axes.tick_params(colors=INK, length=0)
+    axes.spines[:].set_visible(False)
 
 
 def common_classes(statistics: FolderStatistics) -> list[int]:
@@ -261,13 +303,18 @@ def common_classes(statistics: FolderStatistics) -> list[int]:
 
 def mean_strips(blocks: Sequence[BlockStatistics]) -> list[Strip]:
     """The mean weights over all images."""
-    return [strip for one in blocks for strip in make_strips(one.block, one.kind, one.mean)]
+    return [strip for one in blocks for strip in make_strips(one.block, one.branch, one.mean)]
 
 
-def win_strips(blocks: Sequence[BlockStatistics]) -> list[Strip]:
-    """The share of images on which the first split wins, or a gate is open."""
-    first = [(one.block, one.kind, one.wins[:, :1]) for one in blocks]
-    return [strip for block in first for strip in make_strips(*block)]
+def switch_strips(blocks: Sequence[BlockStatistics]) -> list[Strip]:
+    """How often another than the usual split wins on a channel, those that switch most first."""
+    strips = []
+    for one in blocks:
+        heads = np.sort(one.changing, 1)[:, ::-1]
+        for group, values in enumerate(heads):
+            name = f"{one.block}, head {group + 1}" if len(heads) > 1 else one.block
+            strips.append(Strip(name, values, SWITCH_SHARE))
+    return strips
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -17,12 +17,14 @@ from resnestkit.data.decoding import UnreadableImage
 from resnestkit.errors import UserError
 from resnestkit.explain.sites import (
     Attention,
+    Branch,
     Kind,
     Site,
     as_shares,
     choose_sites,
     entropy,
     find_sites,
+    name_branch,
 )
 from resnestkit.explain.subject import Look, Subject, best_class, open_subject
 from resnestkit.explain.watching import Watched, watch
@@ -69,14 +71,25 @@ class BlockStatistics:
     """How far a class's mean weights lie from those of all images: mean over the channels."""
 
     @property
+    def branch(self) -> Branch:
+        """What its splits are called."""
+        return name_branch(self.kind, self.mean.shape[1])
+
+    @property
     def spread(self) -> float:
         """How much a weight moves between images: the mean of its standard deviation."""
         return float(self.std.mean())
 
     @property
+    def changing(self) -> Float64[Numbers, "groups channels"]:
+        """Share of the images on which another than a channel's usual split wins."""
+        shares: Numbers = 1 - self.wins.max(1)
+        return shares
+
+    @property
     def switching(self) -> NDArray[np.bool_]:
         """Which channels (groups, channels) switch between splits, as `SWITCH_SHARE` says."""
-        switches: NDArray[np.bool_] = 1 - self.wins.max(1) > SWITCH_SHARE
+        switches: NDArray[np.bool_] = self.changing > SWITCH_SHARE
         return switches
 
     @property

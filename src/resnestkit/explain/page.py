@@ -20,46 +20,47 @@ from resnestkit.explain.drawing import (
     mean_strips,
     most_telling,
     name_split,
-    win_strips,
+    switch_strips,
 )
 from resnestkit.explain.folder import EVEN_ENTROPY, SWITCH_SHARE, WORDS, FolderStatistics
 from resnestkit.explain.picture import BlockView, ImageExplanation
-from resnestkit.explain.sites import PART, Kind
+from resnestkit.explain.sites import Branch
 from resnestkit.explain.words import (
-    NO_ACTIVATION,
+    SWITCHES,
     count_blocks,
     largest_effect,
+    no_activation,
     no_attention,
 )
 from resnestkit.report.page import Figure, Headline, Section, Table, Text
 
-_WEIGHT_WORDS: dict[Kind, str] = {
+_WEIGHT_WORDS: dict[Branch, str] = {
     "split": "Each strip is one block (and head, and split, if there are several); from left to "
     "right its channels, from those that listen most to split 1. Blue: more than a uniform weight; "
     "green: less; white is no choice.",
-    "sk": "Each strip is one block; from left to right its channels, from those that listen to the "
-    "3x3 path (blue) to those that listen to the wider one (green). White is no choice.",
-    "se": "Each strip is one block; from left to right its channels, from those that the gate lets "
-    "through (blue) to those that it stops (green).",
+    "path": "Each strip is one block; from left to right its channels, from those that listen to "
+    "the 3x3 path (blue) to those that listen to the wider one (green). White is no choice.",
+    "gate": "Each strip is one block (and head, if there are several); from left to right its "
+    "channels, from those that the gate lets through (blue) to those that it stops (green).",
 }
-_LOOK_TITLES: dict[Kind, str] = {
+_LOOK_TITLES: dict[Branch, str] = {
     "split": "What each split looks at",
-    "sk": "What each path looks at",
-    "se": "What the gate lets through",
+    "path": "What each path looks at",
+    "gate": "What the gate lets through",
 }
-_LOOK_WORDS: dict[Kind, str] = {
+_LOOK_WORDS: dict[Branch, str] = {
     "split": "Bright where a split's features, times their weights, are large. Splits of a block "
     "share one scale; the number is a split's share of what the block puts out.",
-    "sk": "Bright where a path's features, times their weights, are large. Paths of a block share "
-    "one scale; the number is a path's share of what the block puts out.",
-    "se": "Bright where what the gate lets through is large.",
+    "path": "Bright where a path's features, times their weights, are large. Paths of a block "
+    "share one scale; the number is a path's share of what the block puts out.",
+    "gate": "Bright where what the gate lets through is large.",
 }
-_FORCE_WORDS: dict[Kind, str] = {
+_FORCE_WORDS: dict[Branch, str] = {
     "split": "A dot is a run with one block's split forced to a weight; the other splits share the "
     "rest as they did, so that all sum to 1. Far from the line: the block's choice matters here.",
-    "sk": "A dot is a run with one block's path forced to a weight; the other path gets the rest. "
-    "Far from the line: the block's choice matters here.",
-    "se": "A dot is a run with all gates of one block forced to a value: 0 stops the block's "
+    "path": "A dot is a run with one block's path forced to a weight; the other path gets the "
+    "rest. Far from the line: the block's choice matters here.",
+    "gate": "A dot is a run with all gates of one block forced to a value: 0 stops the block's "
     "branch, 1 lets all of it through. Far from the line: the gate matters here.",
 }
 
@@ -86,29 +87,29 @@ def image_part(explained: ImageExplanation, title: str = "", *, heads: bool = Fa
         words = "Where the last stage speaks for the class (Grad-CAM, by captum)."
         png = draw_activation(explained)
         part.show("activation.png", Figure(f"{before}{explained.label}", png, words))
-    if explained.kind == "detector":
-        part.sections.append(Text(f"{before}No activation map", NO_ACTIVATION))
+    if lacking := no_activation(explained):
+        part.sections.append(Text(f"{before}No activation map", lacking))
     if not explained.blocks:
         part.sections.append(Text(f"{before}No attention", no_attention(explained.net)))
         return part
-    kind = explained.blocks[0].attention.kind
+    branch = explained.blocks[0].attention.branch
     strips = [
         strip
         for one in (view.attention for view in explained.blocks)
-        for strip in make_strips(one.block, one.kind, one.grid[0])
+        for strip in make_strips(one.block, one.branch, one.grid[0])
     ]
-    png = draw_strips(strips, f"Weight of {_drawn(kind, explained.blocks[0].attention.grid)}")
+    png = draw_strips(strips, f"Weight of {_drawn(branch, explained.blocks[0].attention.grid)}")
     name = f"{before}What the attention chooses"
-    part.show("attention.png", Figure(name, png, _WEIGHT_WORDS[kind], invertible=True))
-    words = _LOOK_WORDS[kind]
+    part.show("attention.png", Figure(name, png, _WEIGHT_WORDS[branch], invertible=True))
+    words = _LOOK_WORDS[branch]
     drawn = len(most_telling(explained.blocks))
     if drawn < len(explained.blocks):
         words += f" The {drawn} blocks that matter most when they are forced."
     png = draw_looks(explained, heads=heads)
-    part.show("looks.png", Figure(f"{before}{_LOOK_TITLES[kind]}", png, words))
-    if explained.blocks[0].effects:
+    part.show("looks.png", Figure(f"{before}{_LOOK_TITLES[branch]}", png, words))
+    if explained.forced:
         name, png = f"{before}What if it chose otherwise", draw_forced(explained)
-        part.show("forced.png", Figure(name, png, _FORCE_WORDS[kind], invertible=True))
+        part.show("forced.png", Figure(name, png, _FORCE_WORDS[branch], invertible=True))
     part.sections.extend([_block_table(explained, before), *_effect_table(explained, before)])
     return part
 
@@ -119,8 +120,8 @@ def _image_headlines(explained: ImageExplanation) -> list[Headline]:
         best = f"{float(explained.scores.max()):.1%}"
         lines.append(Headline("Highest", best, explained.top))
     blocks = explained.blocks
-    if blocks and blocks[0].effects:
-        strongest = max(blocks, key=lambda view: view.largest)
+    if explained.forced:
+        strongest = max(explained.forced, key=lambda view: view.largest)
         change = 100 * largest_effect(strongest).change
         lines.append(Headline("Matters most", strongest.attention.block, f"{change:+.2f} points"))
     if blocks:
@@ -131,7 +132,7 @@ def _image_headlines(explained: ImageExplanation) -> list[Headline]:
 
 def _block_table(explained: ImageExplanation, before: str) -> Table:
     attention = explained.blocks[0].attention
-    names = [name_split(attention.kind, split) for split in range(attention.grid.shape[2])]
+    names = [name_split(attention.branch, split) for split in range(attention.grid.shape[2])]
     header = ["block", *(f"weight, {name}" for name in names), "entropy"]
     header += [f"share, {name}" for name in names] if len(names) > 1 else []
     header += ["change, points"]
@@ -140,7 +141,7 @@ def _block_table(explained: ImageExplanation, before: str) -> Table:
 
 
 def _block_row(view: BlockView) -> list[str | float]:
-    grid, shares = view.attention.grid[0], view.energy_shares.mean(0)
+    grid, shares = view.attention.grid[0], view.split_shares
     means = [f"{mean:.3f}" for mean in grid.mean((0, 2))]
     seen = [f"{share:.1%}" for share in shares] if len(shares) > 1 else []
     change = f"{100 * largest_effect(view).change:+.2f}" if view.effects else "-"
@@ -151,14 +152,14 @@ def _effect_table(explained: ImageExplanation, before: str) -> list[Table]:
     rows = [
         [
             block,
-            f"{name_split(kind, one.split)} at {one.value:g}",
+            f"{name_split(branch, one.split)} at {one.value:g}",
             f"{100 * one.score:.2f}",
             f"{100 * one.change:+.2f}",
             f"{one.top} {one.top_score:.1%}",
         ]
-        for block, kind, effects in [
-            *((v.attention.block, v.attention.kind, v.effects) for v in explained.blocks),
-            ("all blocks", explained.blocks[0].attention.kind, explained.everywhere),
+        for block, branch, effects in [
+            *((v.attention.block, v.attention.branch, v.effects) for v in explained.blocks),
+            ("all blocks", explained.blocks[0].attention.branch, explained.everywhere),
         ]
         for one in effects
     ]
@@ -170,24 +171,29 @@ def _effect_table(explained: ImageExplanation, before: str) -> list[Table]:
 def folder_part(statistics: FolderStatistics) -> Part:
     """All that there is to show of many images."""
     blocks = statistics.blocks
-    kind = blocks[0].kind
+    branch = blocks[0].branch
     part = Part(_folder_headlines(statistics))
     words = (
         "Where attention decides and where it idles. Entropy: 1 is no choice; the line is its "
-        "deviation between images. A channel switches if another split than its usual one wins on "
-        f"more than {SWITCH_SHARE:.0%} of the images; a gate, if it opens or closes past 1/2."
+        f"deviation between images. A channel switches if {SWITCHES[branch]} on more than "
+        f"{SWITCH_SHARE:.0%} of the images."
     )
     png = draw_depth(statistics)
     part.show("depth.png", Figure("By depth", png, words, invertible=True))
-    png = draw_strips(mean_strips(blocks), f"Mean weight of {_drawn(kind, blocks[0].mean)}")
-    caption = f"Over all images. {_WEIGHT_WORDS[kind]}"
+    png = draw_strips(mean_strips(blocks), f"Mean weight of {_drawn(branch, blocks[0].mean)}")
+    caption = f"Over all images. {_WEIGHT_WORDS[branch]}"
     part.show("attention.png", Figure("What it chooses", png, caption, invertible=True))
-    won = "is open" if kind == "se" else "wins"
-    png = draw_strips(win_strips(blocks), f"Share of images on which {_first(kind)} {won}")
-    caption = "Blue or green channels choose alike on every image; pale ones switch."
+    most = 1 - 1 / max(2, blocks[0].mean.shape[1])
+    png = draw_strips(switch_strips(blocks), "Share of images with another choice", most)
+    caption = (
+        "How often a channel chooses otherwise than it usually does; from left to right the "
+        f"channels, those that do it most first. Blue switches: on more than {SWITCH_SHARE:.0%} of "
+        "the images; green keeps to its choice."
+    )
     part.show("switching.png", Figure("Who switches", png, caption, invertible=True))
     caption = (
-        "By class and depth. On the right: how far a class's mean weights lie from those of all "
+        "By class and depth: the mean weight; its spread, as the standard deviation over the "
+        "class's images and channels; and how far the class's mean weights lie from those of all "
         "images, as the mean over the channels."
     )
     if len(statistics.counts) > MOST_CLASSES:
@@ -250,10 +256,8 @@ def _class_table(statistics: FolderStatistics) -> Table:
     return Table("Classes in numbers", header, rows)
 
 
-def _drawn(kind: Kind, grid: NDArray[np.floating]) -> str:
+def _drawn(branch: Branch, grid: NDArray[np.floating]) -> str:
     """Whose weights are drawn: of two splits the first tells both."""
-    return f"each {PART[kind]}" if grid.shape[-2] > 2 else _first(kind)
-
-
-def _first(kind: Kind) -> str:
-    return "the gate" if kind == "se" else name_split(kind, 0)
+    if branch == "gate":
+        return "the gate"
+    return f"each {branch}" if grid.shape[-2] > 2 else name_split(branch, 0)

@@ -31,8 +31,15 @@ from resnestkit.models.layers import is_norm
 Kind = Literal["split", "se", "sk"]
 Grid = Float[Tensor, "b groups splits channels"]
 
-PART = {"split": "split", "sk": "path", "se": "gate"}
-"""What one of the weighed branches is called."""
+Branch = Literal["split", "path", "gate"]
+"""What one of the weighed branches is called: a gate is alone, and weighed against nothing."""
+
+
+def name_branch(kind: Kind, splits: int) -> Branch:
+    """Split attention of radix 1 is one gate for each channel, as SE is (a sigmoid)."""
+    if splits == 1:
+        return "gate"
+    return "path" if kind == "sk" else "split"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +94,11 @@ class Attention:
         if self.kind == "split":
             return self.grid
         return self.grid[:, 0] if self.kind == "sk" else self.grid[:, 0, 0]
+
+    @property
+    def branch(self) -> Branch:
+        """What its splits are called."""
+        return name_branch(self.kind, self.grid.shape[2])
 
     @cached_property
     def shares(self) -> Float32[NDArray[np.float32], "b groups shares channels"]:

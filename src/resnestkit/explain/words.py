@@ -7,7 +7,7 @@ from pathlib import Path
 from resnestkit.explain.drawing import name_split
 from resnestkit.explain.folder import EVEN_ENTROPY, SWITCH_SHARE, FolderStatistics
 from resnestkit.explain.picture import BlockView, Effect, ImageExplanation
-from resnestkit.explain.sites import Kind
+from resnestkit.explain.sites import Attention, Branch, Kind
 from resnestkit.explain.subject import NOTHING
 
 KINDS: dict[Kind, str] = {
@@ -15,10 +15,18 @@ KINDS: dict[Kind, str] = {
     "se": "squeeze-and-excitation",
     "sk": "selective kernels",
 }
-NO_ACTIVATION = (
-    "A detector gets no class activation map: its answer is many boxes, from several levels of a "
-    "pyramid, and a map of one class over the last stage would be that of none of them."
-)
+SWITCHES: dict[Branch, str] = {
+    "split": "another split than the usual one wins",
+    "path": "another path than the usual one wins",
+    "gate": "the gate is open (above 1/2) where it is usually shut, or shut where it is open,",
+}
+
+
+def name_attention(attention: Attention) -> str:
+    """Such as "split attention"; of radix 1 it is a gate."""
+    name = KINDS[attention.kind]
+    gated = attention.kind == "split" and attention.branch == "gate"
+    return f"{name} of radix 1 (one gate for each channel)" if gated else name
 
 
 def no_attention(net: str) -> str:
@@ -30,6 +38,14 @@ def no_attention(net: str) -> str:
     )
 
 
+def no_activation(explained: ImageExplanation) -> str:
+    """Why there is no activation map of what a detector did not find; empty if that is not why."""
+    if explained.activation is not None or explained.kind != "detector" or explained.score:
+        return ""
+    found = "nothing" if explained.target is None else f"no {explained.label}"
+    return f"There is no activation map: the detector finds {found} here."
+
+
 def describe_image(explained: ImageExplanation) -> list[str]:
     """A few lines on one image, each a word and what it is."""
     lines = [f"class       {_say_class(explained)}"]
@@ -39,14 +55,13 @@ def describe_image(explained: ImageExplanation) -> list[str]:
         return [*lines, f"attention   {no_attention(explained.net)}"]
     blocks = explained.blocks
     even = sum(view.attention.entropy > EVEN_ENTROPY for view in blocks)
-    kind = KINDS[blocks[0].attention.kind]
     lines.append(
-        f"attention   {kind} in {count_blocks(len(blocks))}; {even} of them nearly uniform "
-        f"(entropy > {EVEN_ENTROPY})"
+        f"attention   {name_attention(blocks[0].attention)} in {count_blocks(len(blocks))}; "
+        f"{even} of them nearly uniform (entropy > {EVEN_ENTROPY})"
     )
-    if any(view.effects for view in blocks):
-        strongest = max(blocks, key=lambda view: view.largest)
-        weakest = min(blocks, key=lambda view: view.largest)
+    if explained.forced:
+        strongest = max(explained.forced, key=lambda view: view.largest)
+        weakest = min(explained.forced, key=lambda view: view.largest)
         lines.append(f"strongest   {describe_effect(strongest, largest_effect(strongest))}")
         if weakest is not strongest:
             lines.append(f"weakest     {describe_effect(weakest, largest_effect(weakest))}")
@@ -71,7 +86,7 @@ def largest_effect(view: BlockView) -> Effect:
 
 def describe_effect(view: BlockView, effect: Effect) -> str:
     """What forcing a split does, in a sentence without its end."""
-    part = name_split(view.attention.kind, effect.split)
+    part = name_split(view.attention.branch, effect.split)
     return (
         f"{view.attention.block}: {part} at {effect.value:g} changes the score by "
         f"{100 * effect.change:+.2f} points; the highest is then {effect.top}"
@@ -92,8 +107,8 @@ def describe_folder(statistics: FolderStatistics) -> list[str]:
         f"decides     in {deciding} of {len(blocks)} blocks; most in {most.block}, where a weight "
         f"moves by {most.spread:.3f} between images",
         f"idles       {'in ' + ', '.join(shown) if idle else 'nowhere'}",
-        f"switching   {switching / channels:.0%} of {channels:,} channels: another split than the "
-        f"usual one wins on more than {SWITCH_SHARE:.0%} of the images",
+        f"switching   {switching / channels:.0%} of {channels:,} channels: "
+        f"{SWITCHES[blocks[0].branch]} on more than {SWITCH_SHARE:.0%} of the images",
     ]
 
 
