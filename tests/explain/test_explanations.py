@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from explained import (
     make_net,
     make_pixels,
     make_segmenter,
+    read_words,
     see,
 )
 from pictures import draw_class_folders
 from PIL import Image
+from torch import nn
 
 from resnestkit import (
     UserError,
@@ -32,8 +35,8 @@ from resnestkit import (
 )
 from resnestkit.data.images import UnreadableImage
 from resnestkit.detection.spec import light_settings as light_detector
-from resnestkit.explain import force, open_subject
-from resnestkit.explain.page import folder_part
+from resnestkit.explain import force, open_subject, picture
+from resnestkit.explain.page import folder_part, image_part
 from resnestkit.explain.subject import NOTHING, spread
 from resnestkit.explain.words import describe_folder, describe_image
 
@@ -105,7 +108,9 @@ def test_a_detectors_backbone_is_explained() -> None:
     explained = explain_image(model.train(), make_pixels(48, 80))
     assert model.training
     assert model.backbone.body.training
-    assert (explained.kind, explained.activation) == ("detector", None)
+    assert explained.kind == "detector"
+    assert explained.activation is not None
+    assert explained.activation.shape == (2, 3)  # of 64 x 96 pixels, at a stride of 32
     assert len(explained.blocks) == 4
     height, width = 58, 96  # the longer side is at most 96, and multiples of 32 are seen
     assert explained.seen == pytest.approx((57 / 64, width / 96), abs=1 / height)
@@ -162,6 +167,26 @@ def test_a_detector_that_finds_nothing_says_no_class(tmp_path: Path) -> None:
     assert (found.by, found.images, found.counts, found.nothing) == ("prediction", 4, {}, 4)
     assert describe_folder(found)[0].endswith(f"{NOTHING} in 4 of them")
     assert "classes.png" not in folder_part(found).pictures
+    assert explained.activation is None
+    assert "the detector finds nothing here" in read_words(image_part(explained))
+
+
+def test_a_detectors_activation_is_that_of_its_surest_object() -> None:
+    """Grad-CAM's definition, of the highest score that the detector gives the class."""
+    model = make_detector()
+    subject = open_subject(model, CLASSES)
+    look = subject.look(make_pixels(48, 80))
+    explained = explain_image(subject, look, forcing=False)
+    features: list[torch.Tensor] = []
+    subject.last_stage.register_forward_hook(lambda _m, _i, out: features.append(out))
+    (found,) = model.eval()([look.image[0]])
+    best = found["scores"][found["labels"] == explained.target + 1].max()
+    (slopes,) = torch.autograd.grad(best, features)
+    expected = (slopes.mean((2, 3), keepdim=True) * features[0]).sum(1).relu()[0].detach()
+    assert explained.activation is not None
+    assert expected.max() > 0
+    assert np.allclose(explained.activation, (expected / expected.max()).numpy(), atol=1e-4)
+    assert explained.picture.shape[:2] == look.size == (57, 96)
 
 
 def test_a_segmenters_backbone_is_explained() -> None:
@@ -177,6 +202,44 @@ def test_a_segmenters_backbone_is_explained() -> None:
     assert explained.activation.shape == (6, 8)  # at output stride 8
     assert explained.blocks[-1].effects[0].score != explained.score
     assert explained.picture.shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("make", [make_net, make_detector, make_segmenter])
+def test_an_activation_map_needs_no_gradient_before_the_last_stage(
+    make: Callable[[], nn.Module],
+) -> None:
+    """What is before the last block answers from memory; and a net may be frozen."""
+    subject = open_subject(make(), CLASSES)
+    look = subject.look(make_pixels(48, 64))
+    first = subject.first_conv
+    asked: list[bool] = []
+    first.register_forward_hook(lambda _m, _i, out: asked.append(out.requires_grad))
+    for part in subject.model.parameters():
+        part.requires_grad_(False)
+    explained = explain_image(subject, look, forcing=False)
+    assert explained.activation is not None
+    assert set(asked) == {False}  # while captum asks for the image's gradient
+    with subject.resting():
+        whole = subject.activate(look, explained.target)
+    assert np.allclose(explained.activation, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [make_net, make_detector])
+def test_large_images_are_forced_one_by_one(
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = open_subject(make(), CLASSES)
+    together = explain_image(subject, make_pixels(), activation=False)
+    monkeypatch.setattr(picture, "MOST_AT_ONCE", 1)
+    runs: list[int] = []
+    subject.first_conv.register_forward_hook(lambda _m, _i, out: runs.append(len(out)))
+    alone = explain_image(subject, make_pixels(), activation=False)
+    assert set(runs) == {1}
+    for one, other in zip(together.blocks, alone.blocks, strict=True):
+        assert len(one.effects) == 3
+        for effect, again in zip(one.effects, other.effects, strict=True):
+            assert (effect.split, effect.value) == (again.split, again.value)
+            assert effect.score == pytest.approx(again.score, abs=1e-4)
 
 
 def test_maps_lie_where_they_were_seen() -> None:

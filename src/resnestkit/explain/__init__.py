@@ -4,7 +4,7 @@ from resnestkit.explain.folder import FolderStatistics, explain_folder
 from resnestkit.explain.forcing import force
 from resnestkit.explain.picture import ImageExplanation, explain_image
 from resnestkit.explain.sites import Attention, find_sites
-from resnestkit.explain.subject import Subject, open_subject
+from resnestkit.explain.subject import Subject, open_subject, subject_of
 from resnestkit.explain.watching import watch
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "find_sites",
     "force",
     "open_subject",
+    "subject_of",
     "watch",
 ]

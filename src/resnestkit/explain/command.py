@@ -17,7 +17,7 @@ from resnestkit.explain.folder import FolderStatistics, explain_folder
 from resnestkit.explain.page import Part, folder_part, image_part
 from resnestkit.explain.picture import ImageExplanation, explain_image
 from resnestkit.explain.sites import choose_sites, find_sites
-from resnestkit.explain.subject import DetectorSubject, Subject, open_subject
+from resnestkit.explain.subject import Subject, open_subject
 from resnestkit.explain.words import describe_folder, describe_image, short
 from resnestkit.progress import Reporter
 from resnestkit.report.page import Headline, Section, render_page
@@ -68,7 +68,7 @@ def explain(
     if not sites:
         single = paths[:MOST_SINGLE]
     _check_target(subject, target, single)
-    if single and not isinstance(subject, DetectorSubject):
+    if single:
         require_captum()  # now, and not after the first image
     _make_folder(output)
     unreadable: list[UnreadableImage] = []

@@ -28,6 +28,7 @@ from resnestkit.models.backbone import Backbone
 from resnestkit.models.headed import Headed
 from resnestkit.models.zoo import TABLE
 from resnestkit.preprocessing import Preprocessing
+from resnestkit.runtime.card import DeployCard
 from resnestkit.segmentation.scales import known_protocol, resize_images, scale_size
 from resnestkit.segmentation.segmenter import Segmenter
 from resnestkit.segmenters import load_segmenter
@@ -36,6 +37,8 @@ from resnestkit.weights.checkpoint import DETECTOR, PANOPTIC, SEGMENTER, ModelCa
 Pixels = UInt8[NDArray[np.uint8], "h w 3"]
 Scores = Float[Tensor, "b classes"]
 
+EXPORTED = (".xml", ".onnx", ".pt2")
+"""Ends of the names of what `resnestkit export` writes."""
 NOTHING = "nothing found"
 """In place of a class, where no class has a score."""
 
@@ -190,11 +193,7 @@ class SegmenterSubject(Subject):
 
 
 class DetectorSubject(Subject):
-    """A detector: a class's score is that of its surest object, 0 where there is none.
-
-    It has no activation map: its answer is many boxes, from several levels of a pyramid, and the
-    map of one class over the last stage would be that of none of them.
-    """
+    """A detector: a class's score is that of its surest object, 0 where there is none."""
 
     kind = "detector"
     answer = "score of the surest object"
@@ -204,7 +203,9 @@ class DetectorSubject(Subject):
         floats = (image.float() / 255).to(self.device)
         with self.resting():  # in training mode it would draw a size, which is not the one seen
             size = self.model.transform([floats])[0].image_sizes[0]  # type: ignore[operator]  # a module
-        return Look(name, _draw_on(image), floats[None], size)
+        seen = F.interpolate(floats[None], size, mode="bilinear", antialias=True)[0]
+        pixels = (255 * seen).round().clamp(0, 255).byte()  # not the image's own: it may be huge
+        return Look(name, _draw_on(pixels), floats[None], size)
 
     def score(self, looks: Sequence[Look]) -> Scores:
         """The highest score of each class."""
@@ -217,9 +218,21 @@ class DetectorSubject(Subject):
         return scores
 
     def activate(self, look: Look, target: int) -> Float32[NDArray[np.float32], "h w"] | None:
-        """Left out, as said."""
-        del look, target
-        return None
+        """Grad-CAM of the score of the class's surest object; None where there is no such object.
+
+        Boxes are where the detector put them: gradients go through the scores alone.
+        """
+        if not self.score([look])[0, target]:
+            return None
+
+        def surest(images: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 classes"]:
+            with _without_masks(self.model):
+                (output,) = self.model([images[0]])
+            best = output["scores"][output["labels"] == target + 1].max()
+            place: Tensor = F.one_hot(torch.tensor([target]), len(self.classes)).to(best)
+            return place * best
+
+        return map_activation(surest, self.last_stage, look.image, target)
 
 
 @contextmanager
@@ -261,10 +274,15 @@ def open_subject(
     if isinstance(model, Subject):
         return model
     if isinstance(model, nn.Module):
-        subject = _subject_of(model, None, classes)
+        subject = subject_of(model, None, classes)
         subject.model.require_head()
         return subject
     path = Path(model)
+    if path.suffix.lower() in EXPORTED:
+        raise UserError(
+            f"{path} is an exported file, which has no attention to look at: give the checkpoint "
+            "that it was made of."
+        )
     loaders = {DETECTOR: load_detector, SEGMENTER: load_segmenter}
     kind = read_kind(path) if path.is_file() else ""
     if kind == PANOPTIC:
@@ -274,10 +292,15 @@ def open_subject(
     loaded, card = loaders[kind](path) if kind in loaders else load_model(path)
     loaded.require_head(str(path))
     choose_compute(device, "float32").place(loaded)
-    return _subject_of(loaded, card, card.classes)
+    return subject_of(loaded, card, card.classes)
 
 
-def _subject_of(model: nn.Module, card: ModelCard | None, classes: Sequence[str] | None) -> Subject:
+def subject_of(
+    model: nn.Module,
+    card: ModelCard | DeployCard | None = None,
+    classes: Sequence[str] | None = None,
+) -> Subject:
+    """As `open_subject`, of a model that was read already, with what its checkpoint says of it."""
     net = card.net if card else ""
     if isinstance(model, Detector):
         names = classes or _numbered(model.spec.classes, 1)
@@ -285,7 +308,8 @@ def _subject_of(model: nn.Module, card: ModelCard | None, classes: Sequence[str]
     if isinstance(model, Segmenter):
         names = classes or _numbered(model.spec.classes)
         subject = SegmenterSubject(model, model.body, names, model.preprocessing, net)
-        subject.side = known_protocol(card.data.get("protocol")).side if card else None
+        said = card.data if isinstance(card, ModelCard) else {}
+        subject.side = known_protocol(said.get("protocol")).side
         return subject
     if isinstance(model, Backbone):
         images = model.preprocessing or Preprocessing.for_images(224, model.in_channels)
