@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ from resnestkit.preprocessing import Preprocessing
 from resnestkit.serve.batching import Batcher
 from resnestkit.serve.models import Options, Work, open_model
 from resnestkit.serve.running import TOKEN
-from resnestkit.serve.schemas import Detected
+from resnestkit.serve.schemas import Detected, Explained
 from resnestkit.serve.torch_models import OneByOne
 from resnestkit.serve.uploads import Upload
 
@@ -107,7 +109,9 @@ def test_a_checkpoint_is_explained_and_an_exported_file_says_why_not(folder: Pat
             assert np.sum(block["weights"]) == pytest.approx(len(block["weights"]), abs=1e-4)
             assert {_open(map_).mode for group in block["maps"] for map_ in group} == {"RGBA"}
             assert len(block["effects"]) == 3
-        assert _open(found["picture"]).size == (24, 24)
+            assert block["branch"] == "split"
+        assert [one["value"] for one in found["everywhere"]] == [0, 0.5, 1]
+        assert (found["note"], _open(found["picture"]).size) == ("", (24, 24))
         named = service.send_json(to_base64(image), path="/explain?target=blue").json
         assert named["label"] == "blue"
         unknown = service.send(image, path="/explain?target=bleu")
@@ -142,6 +146,8 @@ def test_a_served_detector_finds_what_the_predictor_finds(tmp_path: Path, photo:
             assert ours["box"] == pytest.approx(wanted.box, abs=0.1)
             assert wanted.mask is not None
             assert np.mean(decode_rle(ours["mask"]) != decode_rle(wanted.mask)) < 0.01
+        # The shorter side would be 64, but the longer is 96 at most; and 64 x 96 are padded to.
+        _is_explained(service, photo, (57, 96))
         _refuses_bad_images(service)
     with pytest.raises(UserError, match="--precision is for classifiers"):
         open_model(tmp_path / "net.safetensors", precision="bfloat16")
@@ -161,6 +167,7 @@ def test_a_served_segmenter_says_what_the_predictor_says(tmp_path: Path, photo: 
         assert shares == pytest.approx(expected.shares, abs=0.001)
         colours = {one["label"]: one["colour"] for one in found["shares"]}
         assert colours.items() <= {"sky": "#000009", "road": "#090000", "tree": "#000900"}.items()
+        _is_explained(service, photo, (48, 80))
         _refuses_bad_images(service)
 
 
@@ -168,7 +175,34 @@ def _refuses_bad_images(service: Running) -> None:
     assert service.send(b"hello").status == 415
     assert service.send(picture(form="JPEG")[:-40]).status in {200, 422}
     assert service.send(picture(size=(99, 99))[:60]).status == 422
-    assert service.send(picture(), path="/explain").status == 404
+    assert service.send(b"hello", path="/explain").status == 415
+
+
+def _is_explained(service: Running, photo: Path, size: tuple[int, int]) -> None:
+    """With maps that lie over the picture, of a width and a height, without what was padded."""
+    assert service.get("/model").json["explains"]
+    before = service.send(photo.read_bytes()).json
+    found = service.send(photo.read_bytes(), path="/explain").json
+    assert service.send(photo.read_bytes()).json == before
+    assert len(found["blocks"]) == 4
+    assert found["note"] == ""
+    maps = [found["activation"], *(one for block in found["blocks"] for one in block["maps"][0])]
+    for drawn in (found["picture"], *maps):
+        assert _open(drawn).size == size
+    opacities = [np.asarray(_open(one))[..., 3] for one in maps]
+    assert max(one.max() for one in opacities) > 200
+    assert min(one.min() for one in opacities) < 100
+    assert all(len(block["effects"]) == 3 for block in found["blocks"])
+
+
+def test_an_explanation_leaves_out_what_takes_too_long(folder: Path) -> None:
+    model = open_model(folder / "net.safetensors", "cpu", 1)
+    content = (folder / "colours/green/01.png").read_bytes()
+    (found,) = model.explain([Work("one", Upload("one", content), Options(seconds=0.0))])
+    assert isinstance(found, Explained)
+    assert [block.effects for block in found.blocks] == [[], []]
+    assert "left out for 2 of 2 blocks, and all at once, as 0 seconds were over" in found.note
+    assert found.activation
 
 
 def test_requests_that_wait_are_computed_together(folder: Path) -> None:
@@ -263,6 +297,42 @@ def test_the_command_serves_until_it_is_told_to_stop(folder: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_a_signal_lets_an_upload_end_that_is_under_way(folder: Path) -> None:
+    """SIGTERM to the real process: what was begun is answered, and what comes after is refused."""
+    words = ["serve", str(folder / "net.onnx"), "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *words], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        service = Running(urlsplit(process.stdout.readline().split()[1]).port or 0, None, None)
+        kind, body = to_form((folder / "colours/red/00.png").read_bytes())
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nConnection: close\r\n"
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:40])
+            while service.get("/health").json["images"] == 0:
+                pass
+            process.send_signal(signal.SIGTERM)
+            while _is_there(service):
+                pass
+            client.sendall(body[40:])
+            answer = client.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b'"red"' in answer
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+
+
+def _is_there(service: Running) -> bool:
+    try:
+        return service.get("/health").status == 200
+    except OSError:
+        return False
 
 
 def test_the_command_stops_as_soon_as_it_has_said_its_address(folder: Path) -> None:

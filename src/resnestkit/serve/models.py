@@ -33,6 +33,8 @@ class Options:
     """Guesses of a classifier."""
     target: str | None = None
     """The class that is explained; the likeliest if None."""
+    seconds: float | None = None
+    """After which an explanation begins nothing that can be left out; None is no end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

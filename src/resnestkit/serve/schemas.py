@@ -102,10 +102,10 @@ class Answers(BaseModel, Generic[ResultT]):
 class Effect(BaseModel):
     """What forcing one split's attention does to the score of the class."""
 
-    split: int
-    value: Score
+    split: Annotated[int, Field(description="From 0.")]
+    value: Annotated[Score, Field(description="What its weight was forced to.")]
     change: float
-    top: str
+    top: Annotated[str, Field(description="The class with the highest score then.")]
 
 
 class BlockSeen(BaseModel):
@@ -113,12 +113,16 @@ class BlockSeen(BaseModel):
 
     block: str
     kind: Literal["split", "se", "sk"]
+    branch: Annotated[
+        Literal["split", "path", "gate"],
+        Field(description="What its splits are: a gate stands alone (SE, radix 1)."),
+    ]
     entropy: Annotated[float, Field(description="1 is uniform.")]
     weights: Annotated[
         list[list[float]], Field(description="Mean weight of each split, for each group.")
     ]
     maps: Annotated[list[list[Png]], Field(description="Where each split's features are strong.")]
-    effects: list[Effect]
+    effects: Annotated[list[Effect], Field(description="Of forcing this block; none if left out.")]
 
 
 class Explained(BaseModel):
@@ -132,6 +136,7 @@ class Explained(BaseModel):
         Png | None, Field(description="Where the last stage is active for the class.")
     ]
     blocks: list[BlockSeen]
+    everywhere: Annotated[list[Effect], Field(description="Of forcing all blocks at once.")]
     note: Annotated[str, Field(description="What is lacking and why, if anything is.")]
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -22,6 +23,8 @@ from resnestkit.serve.settings import Limits
 from resnestkit.serve.uploads import Upload, check_image, decoding, read_uploads
 
 _DECODERS = 4
+_EXPLAINING = 0.5
+"""Of the time-out: an explanation leaves out what it has not begun by then."""
 
 
 class Service:
@@ -92,6 +95,7 @@ class Service:
             if len(uploads) != 1:
                 raise Problem(422, f"One image at a time is explained, not {len(uploads)}.")
             await self._decode(self._check, uploads[0])
+            options = replace(options, seconds=_EXPLAINING * self.limits.timeout)
             (found,) = await self._ask(self.explain, [uploads[0].name], uploads, options)
             return found
 

@@ -18,6 +18,7 @@ from resnestkit.deploy.overlays import mask_image
 from resnestkit.deploy.segmentation_predictor import Segmentation, SegmentationPredictor
 from resnestkit.deploy.torch_classifier import TorchClassifier
 from resnestkit.errors import UserError
+from resnestkit.explain import subject_of
 from resnestkit.runtime.session import Choice
 from resnestkit.serve.batching import Task
 from resnestkit.serve.models import ClassifierModel, ServedModel, Work
@@ -33,21 +34,25 @@ from resnestkit.serve.uploads import Upload, decoding
 from resnestkit.serve.views import Explainer
 from resnestkit.weights.checkpoint import DETECTOR, PANOPTIC, SEGMENTER, read_kind
 
-_BY_COMMAND = "`resnestkit explain` looks into a {}; the service looks into classifiers alone."
+
+class Explaining(ServedModel):
+    """A checkpoint, which can say what its attention does."""
+
+    _explainer: Explainer
+
+    def explain(self, works: Sequence[Work]) -> Sequence[Explained | Exception]:
+        """As `ServedModel.explain`."""
+        return [_attempt(self._explainer.explain, work) for work in works]
 
 
-class TorchClassifierModel(ClassifierModel):
-    """A classifier's checkpoint, which can say what its attention does."""
+class TorchClassifierModel(Explaining, ClassifierModel):
+    """A classifier's checkpoint, or a program of torch.export."""
 
     def __init__(self, path: Path, classifier: TorchClassifier) -> None:
         super().__init__(path, classifier)
         if classifier.model is not None:
             self.why_not = ""
-            self._explainer = Explainer(classifier.model, classifier.card)
-
-    def explain(self, works: Sequence[Work]) -> Sequence[Explained | Exception]:
-        """As `ServedModel.explain`."""
-        return [_attempt(self._explainer.explain, work) for work in works]
+            self._explainer = Explainer(subject_of(classifier.model, classifier.card, self.classes))
 
 
 class OneByOne(ServedModel):
@@ -71,16 +76,18 @@ class OneByOne(ServedModel):
         raise NotImplementedError
 
 
-class DetectorModel(OneByOne):
+class DetectorModel(Explaining, OneByOne):
     """A detector's checkpoint."""
 
     kind = "detector"
     answer = Detected
-    why_not = _BY_COMMAND.format("detector")
 
     def __init__(self, path: Path, device: str) -> None:
         self._predictor = DetectionPredictor(path, device)
         super().__init__(path, self._predictor.card)
+        self._explainer = Explainer(
+            subject_of(self._predictor.model, self._predictor.card, self.classes)
+        )
 
     def look(self, work: Work) -> Detected:
         """Its objects."""
@@ -101,16 +108,18 @@ class DetectorModel(OneByOne):
         return Detected(image=work.name, width=width, height=height, objects=objects)
 
 
-class SegmenterModel(OneByOne):
+class SegmenterModel(Explaining, OneByOne):
     """A segmenter's checkpoint."""
 
     kind = "segmenter"
     answer = Segmented
-    why_not = _BY_COMMAND.format("segmenter")
 
     def __init__(self, path: Path, device: str) -> None:
         self._predictor = SegmentationPredictor(path, device)
         super().__init__(path, self._predictor.card)
+        self._explainer = Explainer(
+            subject_of(self._predictor.model, self._predictor.card, self.classes)
+        )
         colours = self._predictor.colours
         self._colours = dict(zip(self.classes, map(_hex, colours), strict=True))
 
