@@ -320,13 +320,13 @@ function view(explained, map, words) {
 function renderAttention(explained) {
   $("attention").hidden = false;
   $("views-note").textContent = explained.note;
-  $("blocks").replaceChildren();
+  for (const id of ["blocks", "effects"]) $(id).replaceChildren();
   if (explained.blocks.length) $("blocks").append(blockTable(explained));
   else renderViews(explained, null);
   $("attention").scrollIntoView({ block: "nearest" });
 }
 
-const PARTS = { split: "split", sk: "path", se: "gate" };
+const nameSplit = (branch, split) => (branch === "gate" ? "gate" : `${branch} ${split + 1}`);
 
 function renderViews(explained, block) {
   const views = [view(explained, null, "What the net saw")];
@@ -336,10 +336,45 @@ function renderViews(explained, block) {
   block?.maps.forEach((group, head) => group.forEach((map, split) => {
     const words = [block.block];
     if (block.maps.length > 1) words.push(`head ${head + 1}`);
-    words.push(block.kind === "se" ? "gate" : `${PARTS[block.kind]} ${split + 1}`);
+    words.push(nameSplit(block.branch, split));
     views.push(view(explained, map, words.join(", ")));
   }));
   $("views").replaceChildren(...views);
+}
+
+function choose(explained, block) {
+  renderViews(explained, block);
+  renderEffects(explained, block);
+}
+
+// What forcing does, run by run: in the chosen block, and in all of them at once.
+const VALUES = { 0: "0", 0.5: "½", 1: "1" };
+
+function renderEffects(explained, block) {
+  const rows = [[block.block, block.effects], ["all blocks", explained.everywhere]]
+    .flatMap(([where, effects]) => effects.map((one) => make("tr", {},
+      make("th", { scope: "row" }, where),
+      make("td", {}, `${nameSplit(block.branch, one.split)} at ${VALUES[one.value]}`),
+      make("td", { className: "number" }, signed(100 * one.change)),
+      make("td", {}, one.top))));
+  if (!rows.length) {
+    $("effects").replaceChildren();
+    return;
+  }
+  const table = tableOf(["Block", "Forced", "Points", "Highest then"], [2], rows);
+  const rest = { split: " The other splits share the rest.", path: " The other path gets the rest.",
+    gate: "" }[block.branch];
+  const words = `Points: by how much the score of ${explained.label} moves when the attention is `
+    + `forced. Highest then: what the ${model.kind} is surest of in that run.${rest}`;
+  $("effects").replaceChildren(make("h3", {}, "What if it chose otherwise"),
+    make("div", { className: "scroller" }, table), make("p", { className: "note" }, words));
+}
+
+function tableOf(heads, numbers, rows) {
+  const cells = heads.map((text, column) =>
+    make("th", { scope: "col", className: numbers.includes(column) ? "number" : "" }, text));
+  return make("table", {}, make("thead", {}, make("tr", {}, ...cells)),
+    make("tbody", {}, ...rows));
 }
 
 const strongest = ({ effects }) =>
@@ -347,26 +382,26 @@ const strongest = ({ effects }) =>
     { change: 0 });
 
 function blockTable(explained) {
-  const heads = ["Block", "Attention", "Uniform", "Forced"].map((text, column) =>
-    make("th", { scope: "col", className: column > 1 ? "number" : "" }, text));
   const rows = explained.blocks.map((block) => blockRow(explained, block));
   const chosen = explained.blocks.reduce((best, block, index) =>
     (Math.abs(strongest(block).change) > Math.abs(strongest(explained.blocks[best]).change)
       ? index : best), 0);
   rows[chosen].querySelector("input").checked = true;
-  renderViews(explained, explained.blocks[chosen]);
-  const table = make("table", {}, make("thead", {}, make("tr", {}, ...heads)),
-    make("tbody", {}, ...rows));
-  const words = "Attention: the mean weight of each split. Uniform: how even the weights are, 100 % "
-    + "where attention idles. Forced: by how many points the score of the class moves, at most, "
-    + "when one split is forced to 0, ½ or 1.";
+  choose(explained, explained.blocks[chosen]);
+  const table = tableOf(["Block", "Attention", "Uniform", "Forced"], [2, 3], rows);
+  const { branch } = explained.blocks[chosen];
+  const what = branch === "gate" ? "how far the gate is open, in the mean"
+    : `the mean weight of each ${branch}`;
+  const words = `Attention: ${what}. Uniform: how even the weights are, 100 % where attention `
+    + "idles. Forced: by how many points the score of the class moves, at most, when one "
+    + `${branch} is forced to 0, ½ or 1.`;
   return make("div", {}, make("div", { className: "scroller" }, table),
     make("p", { className: "note" }, words));
 }
 
 function blockRow(explained, block) {
   const choice = make("input", { type: "radio", name: "block" });
-  choice.onchange = () => renderViews(explained, block);
+  choice.onchange = () => choose(explained, block);
   const shares = make("div", { className: "shares" });
   for (const group of block.weights) {
     const bar = make("div");
@@ -381,7 +416,8 @@ function blockRow(explained, block) {
     make("th", { scope: "row" }, make("label", {}, choice, block.block)),
     make("td", {}, shares),
     make("td", { className: "number" }, `${Math.round(100 * block.entropy)} %`),
-    make("td", { className: "number" }, signed(100 * strongest(block).change)));
+    make("td", { className: "number" },
+      block.effects.length ? signed(100 * strongest(block).change) : "–"));
 }
 
 // --- ways in: pick, drop, paste ---
