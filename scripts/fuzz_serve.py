@@ -30,7 +30,10 @@ from PIL import Image
 from service import serving
 
 MARK = "a-line-that-no-image-holds"
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "PCX")
+Image.init()
+READ = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")
+FORMATS = tuple(form for form in (*READ, "ICO", "TGA", "PCX") if form in Image.SAVE)
+"""All that the service reads, as far as this Pillow writes it, and some that it refuses."""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
