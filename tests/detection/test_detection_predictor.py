@@ -12,7 +12,6 @@ from small_detectors import make, scene
 from torch import Tensor
 
 from resnestkit.data.detection.results import Found
-from resnestkit.deploy import detection_predictor
 from resnestkit.deploy.detection_predictor import DetectionPredictor
 from resnestkit.detectors import save_detector
 
@@ -31,16 +30,16 @@ def test_masks_are_the_models_and_only_of_what_is_shown(
     predictor = DetectionPredictor(tmp_path / "net.safetensors", "cpu")
     predictor.kernels = False
     pasted: list[tuple[int, int]] = []
-    real = detection_predictor.paste_mask
+    real = predictor.model.transform.paste
 
     def paste(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
         pasted.append(size)
         return real(mask, box, size)
 
-    monkeypatch.setattr(detection_predictor, "paste_mask", paste)
     image = (scene()[0][0] * 255).to(torch.uint8)
     with torch.inference_mode():
         whole = Found.read(predictor.model([image.float() / 255])[0])
+    monkeypatch.setattr(predictor.model.transform, "paste", paste)
     predictor.score = float(np.median(whole.scores))
     found = predictor.find(image)
     expected = whole.above(predictor.score)

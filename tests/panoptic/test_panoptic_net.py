@@ -11,12 +11,9 @@ import torch
 from segment_files import FEW, make_net, scene
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection import transform
-from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import FrozenBatchNorm2d
 
 from resnestkit import UserError, create_model, create_panoptic, save_model
-from resnestkit.detection import images as detection_images
 from resnestkit.models.layers import SyncBatchNorm
 from resnestkit.panoptic.branch import read_stuff
 from resnestkit.panoptic.network import PanopticNet, build_panoptic
@@ -103,13 +100,13 @@ def test_masks_are_pasted_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
     few = replace(FEW, score=0.0)
     model = make_net("resnet18", panoptic=sure, settings=few).eval()
     pasted = []
+    real = model.detector.transform.paste
 
-    def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        pasted.append((len(masks), size))
-        return paste_masks_in_image(masks, boxes, size)
+    def paste(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+        pasted.append((len(mask), size))
+        return real(mask, box, size)
 
-    monkeypatch.setattr(transform, "paste_masks_in_image", paste)
-    monkeypatch.setattr(detection_images, "paste_masks_in_image", paste)
+    monkeypatch.setattr(model.detector.transform, "paste", paste)
     with torch.no_grad():
         (found,) = model([torch.rand(3, 61, 83)])
     assert pasted == [(1, (61, 83))] * len(found["boxes"])

@@ -19,7 +19,6 @@ from resnestkit.data.detection.results import MASK_THRESHOLD, Found, results_jso
 from resnestkit.data.detection.rle import decode_rle, encode_mask
 from resnestkit.data.images import UnreadableImage, read_image
 from resnestkit.deploy.predictor import read_each
-from resnestkit.detection.images import paste_mask
 from resnestkit.detection.spec import has_masks
 from resnestkit.detectors import load_detector
 from resnestkit.errors import UserError
@@ -149,7 +148,7 @@ class DetectionPredictor:
         found = Found.read(output, masks=False)
         order = np.argsort(-found.scores, kind="stable")
         shown = order[found.scores[order] >= self.score]
-        masks = _draw_masks(output, shown, image) if self.masks else None
+        masks = self._draw_masks(output, shown, image) if self.masks else None
         return replace(found.take(shown), masks=masks)
 
     def results(self, detections: Sequence[Detections]) -> list[dict[str, Any]]:
@@ -164,17 +163,16 @@ class DetectionPredictor:
         masks = results_json(pairs, self.category_ids, masks=True)
         return [{**box, **mask} for box, mask in zip(boxes, masks, strict=True)]
 
-
-def _draw_masks(
-    output: Mapping[str, Tensor], shown: NDArray[np.intp], image: UInt8[Tensor, "c h w"]
-) -> tuple[dict[str, Any], ...]:
-    """The masks of some objects as run lengths; one at a time, for each fills the image."""
-    size = (image.shape[1], image.shape[2])
-    pairs = [(output["masks"][place], output["boxes"][place]) for place in shown.tolist()]
-    return tuple(
-        encode_mask((paste_mask(*pair, size) > MASK_THRESHOLD).byte().cpu().numpy())
-        for pair in pairs
-    )
+    def _draw_masks(
+        self, output: Mapping[str, Tensor], shown: NDArray[np.intp], image: UInt8[Tensor, "c h w"]
+    ) -> tuple[dict[str, Any], ...]:
+        """The masks of some objects as run lengths; one at a time, for each fills the image."""
+        size, paste = (image.shape[1], image.shape[2]), self.model.transform.paste
+        pairs = [(output["masks"][place], output["boxes"][place]) for place in shown.tolist()]
+        return tuple(
+            encode_mask((paste(*pair, size) > MASK_THRESHOLD).byte().cpu().numpy())
+            for pair in pairs
+        )
 
 
 def _usual_score(card: ModelCard) -> float:

@@ -40,6 +40,7 @@ class Resize(GeneralizedRCNNTransform):
             size_divisible=_STRIDE,
         )
         self.flips_colours = preprocessing.channel_order == "BGR"
+        self.aligned = spec.settings.aligned
 
     def normalize(self, image: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
         """Colours in the backbone's order, mean and deviation taken off."""
@@ -60,7 +61,7 @@ class Resize(GeneralizedRCNNTransform):
 
     @contextmanager
     def leaving_masks(self) -> Iterator[None]:
-        """Give masks as the heads do meanwhile, for `paste_mask`, and not at the image's size."""
+        """Give masks as the heads do meanwhile, for `paste`, and not at the image's size."""
         self._pastes = False
         try:
             yield
@@ -74,22 +75,54 @@ class Resize(GeneralizedRCNNTransform):
         original_image_sizes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
         """Boxes and masks in the images' own pixels."""
-        left = [one.pop("masks", None) for one in result] if not self._pastes else []
+        left = [one.pop("masks", None) for one in result]
         placed: list[dict[str, Tensor]] = super().postprocess(
             result, image_shapes, original_image_sizes
         )
-        for one, masks in zip(placed, left, strict=False):
+        # In training nothing was found, though there are images.
+        for one, masks, size in zip(placed, left, original_image_sizes, strict=False):
             if masks is not None:
-                one["masks"] = masks
+                one["masks"] = self._paste_all(masks, one["boxes"], size) if self._pastes else masks
         return placed
 
+    def _paste_all(
+        self, masks: Float[Tensor, "n 1 m m"], boxes: Float[Tensor, "n 4"], size: tuple[int, int]
+    ) -> Float[Tensor, "n 1 h w"]:
+        pasted = [self.paste(*pair, size) for pair in zip(masks, boxes, strict=True)]
+        return torch.stack(pasted)[:, None] if pasted else masks.new_zeros(0, 1, *size)
 
-def paste_mask(
+    def paste(
+        self, mask: Float[Tensor, "1 m m"], box: Float[Tensor, " 4"], size: tuple[int, int]
+    ) -> Float[Tensor, "h w"]:
+        """One object's mask in an image of a height and a width, by the heads' alignment.
+
+        Where regions are aligned, each pixel takes what the mask has at its centre, as Detectron2
+        does (layers/mask_ops.py). torchvision, whose regions are not, moves boxes to whole pixels,
+        which costs the masks of small objects a part of their overlap.
+        """
+        if self.aligned:
+            return _paste_aligned(mask, box, size)
+        pasted: Tensor = paste_masks_in_image(mask[None], box[None], size)
+        return pasted[0, 0]
+
+
+def _paste_aligned(
     mask: Float[Tensor, "1 m m"], box: Float[Tensor, " 4"], size: tuple[int, int]
 ) -> Float[Tensor, "h w"]:
-    """One object's mask in an image of a height and a width, as all would be pasted at once."""
-    pasted: Tensor = paste_masks_in_image(mask[None], box[None], size)
-    return pasted[0, 0]
+    """Bilinear between the centres of the mask's cells, which fade to nothing beyond the box."""
+    pasted = mask.new_zeros(size)
+    left, top, right, bottom = box.tolist()
+    spans = []
+    for start, stop, length in ((top, bottom, size[0]), (left, right, size[1])):
+        first, last = max(0, math.floor(start)), min(length, math.ceil(stop))
+        centres = torch.arange(first, max(first, last), device=mask.device, dtype=mask.dtype) + 0.5
+        spans.append((first, 2 * (centres - start) / max(stop - start, _FINEST) - 1))
+    (row, y), (column, x) = spans
+    if len(y) and len(x):
+        grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+        found = F.grid_sample(mask[None], grid[None], align_corners=False)[0, 0]
+        pasted[row : row + len(y), column : column + len(x)] = found
+    return pasted
 
 
 def _thin(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnestkit.detection.detector import RegionDetector, Target, build_detector
-from resnestkit.detection.images import check_images, check_targets, paste_mask
+from resnestkit.detection.images import check_images, check_targets
 from resnestkit.detection.parts import ImageList
 from resnestkit.detection.regions import precise
 from resnestkit.errors import UserError
@@ -144,12 +144,22 @@ class PanopticNet(Headed):
         channels, sureness = read_stuff(logits[:, : seen[0], : seen[1]], size)
         classes = torch.tensor([OTHER, *self.spec.stuff_classes], device=channels.device)
         things = Things(
-            partial(_paste, masks, found["boxes"], size),
+            partial(self._paste, masks, found["boxes"], size),
             [self.spec.thing_classes[label - 1] for label in found["labels"].tolist()],
             found["scores"].tolist(),
         )
         numbers, segments = merge(things, classes[channels], sureness, self.spec.settings)
         return {**found, "segments": numbers, "segments_info": segments}
+
+    def _paste(
+        self,
+        masks: Float[Tensor, "n 1 m m"],
+        boxes: Float[Tensor, "n 4"],
+        size: tuple[int, int],
+        place: int,
+    ) -> Bool[Tensor, "h w"]:
+        """The mask of one thing in an image of a size."""
+        return self.detector.transform.paste(masks[place], boxes[place], size) > _MASK_THRESHOLD
 
 
 def build_panoptic(
@@ -172,13 +182,6 @@ def _pixel_loss(
     """Mean cross-entropy over the labelled pixels; 0 where there are none."""
     summed = F.cross_entropy(logits, wanted, ignore_index=_NOTHING, reduction="sum")
     return summed / (wanted != _NOTHING).sum().clamp(min=1)
-
-
-def _paste(
-    masks: Float[Tensor, "n 1 m m"], boxes: Float[Tensor, "n 4"], size: tuple[int, int], place: int
-) -> Bool[Tensor, "h w"]:
-    """The mask of one thing in an image of a size."""
-    return paste_mask(masks[place], boxes[place], size) > _MASK_THRESHOLD
 
 
 def _resize(mask: UInt8[Tensor, "h w"], size: tuple[int, int]) -> UInt8[Tensor, "h2 w2"]:
