@@ -94,7 +94,7 @@ def light_settings(kind: Kind) -> DetectionSettings:
 
     At 512 regions an image the heads of a small net cost several times what its backbone does.
     Anchors half as large, as the images are, were slower to learn BCCD's cells: the small ones
-    gain, but the others move to a coarser level. A cascade looks three times, at half as many.
+    gain, but the others move to a coarser level.
     """
     return replace(
         torchvision_settings(kind),
@@ -104,7 +104,7 @@ def light_settings(kind: Kind) -> DetectionSettings:
         pre_nms=(1000, 500),
         post_nms=(500, 250),
         rpn_batch=128,
-        box_batch=64 if is_cascade(kind) else 128,
+        box_batch=128,
         mask_convs=2,
         score=0.01,
         nms=0.6,
