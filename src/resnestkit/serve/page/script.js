@@ -354,7 +354,8 @@ function renderEffects(explained, block) {
   const rows = [[block.block, block.effects], ["all blocks", explained.everywhere]]
     .flatMap(([where, effects]) => effects.map((one) => make("tr", {},
       make("th", { scope: "row" }, where),
-      make("td", {}, `${nameSplit(block.branch, one.split)} at ${VALUES[one.value]}`),
+      make("td", { className: "whole" },
+        `${nameSplit(block.branch, one.split)} at ${VALUES[one.value]}`),
       make("td", { className: "number" }, signed(100 * one.change)),
       make("td", {}, one.top))));
   if (!rows.length) {
@@ -362,8 +363,9 @@ function renderEffects(explained, block) {
     return;
   }
   const table = tableOf(["Block", "Forced", "Points", "Highest then"], [2], rows);
-  const rest = { split: " The other splits share the rest.", path: " The other path gets the rest.",
-    gate: "" }[block.branch];
+  const others = block.weights[0].length - 1;
+  const rest = ["", ` The other ${block.branch} gets the rest.`][others]
+    ?? ` The other ${block.branch}s share the rest.`;
   const words = `Points: by how much the score of ${explained.label} moves when the attention is `
     + `forced. Highest then: what the ${model.kind} is surest of in that run.${rest}`;
   $("effects").replaceChildren(make("h3", {}, "What if it chose otherwise"),
