@@ -2,11 +2,14 @@
 
 Serves a model, opens its page in Chromium without a window, and checks what it shows: an image that
 is picked by keyboard, one that is dropped, its result, its attention where the model has any, a
-text file, an image that is too large, and the token. Nothing may be asked of another host, and no
-script may fail. Pictures of the page are left in a folder: light, dark, and on a phone.
+text file, an image that is too large, and the token. What a detector or a segmenter finds must be
+drawn on the image. Nothing may be wider than the screen or asked of another host, and no script may
+fail. Pictures of the page are left in a folder: light, dark, and on a phone.
 
 Command: .venv/bin/python scripts/drive_page.py MODEL IMAGE [--browser /usr/bin/chromium]
              [--out FOLDER]                     (needs `pip install playwright`, and a Chromium)
+
+MODEL is a classifier, a detector or a segmenter; on IMAGE, a detector must find something.
 """
 
 from __future__ import annotations
@@ -27,6 +30,11 @@ SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 TOKEN = "a-token-of-the-script"
 WAIT = 60_000
 """Milliseconds that anything may take."""
+DRAWN = """(canvas) => canvas.checkVisibility() && canvas.clientWidth > 0
+  && canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
+    .some((value, at) => at % 4 === 3 && value > 0)"""
+"""Whether a canvas is seen, and any of its pixels is not clear."""
+FITS = "document.documentElement.scrollWidth <= innerWidth"
 DROP = """([name, content]) => {
   const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -97,6 +105,10 @@ class Visit:
         found.wait_for(timeout=WAIT)
         return found
 
+    def check_fit(self, what: str) -> None:
+        """Nothing is wider than the screen; tables may scroll within it."""
+        self.check(f"{what} fits the screen", holds=bool(self.page.evaluate(FITS)))
+
     def check(self, what: str, *, holds: bool) -> None:
         """Say it, or raise SystemExit."""
         print(f"{self.stem.name:<12} {what:<44} {'yes' if holds else 'NO'}", flush=True)
@@ -110,6 +122,7 @@ def visit(visit: Visit, asked: argparse.Namespace) -> None:
     page.keyboard.press("Tab")
     visit.check("the keyboard reaches the choice first", holds=focused(page) == "file")
     visit.picture("start")
+    kind = page.evaluate("fetch('model').then((answer) => answer.json())")["kind"]
     with page.expect_file_chooser() as chooser:
         page.locator("#file").press("Space")
     chooser.value.set_files(asked.image)
@@ -117,6 +130,10 @@ def visit(visit: Visit, asked: argparse.Namespace) -> None:
     page.wait_for_timeout(500)  # the bars grow
     visit.check(f"a picked image is {row.inner_text()!r}".replace("\\n", " "), holds=True)
     visit.picture("result")
+    if kind != "classifier":
+        drawn = bool(page.locator("#drawn").evaluate(DRAWN))
+        visit.check(f"what the {kind} finds is drawn", holds=drawn)
+    visit.check_fit("the result")
     first = page.locator("#answer-body").inner_text()
     visit.drop("dropped.jpg", image)
     visit.wait_for("#name:text-is('dropped.jpg')")
@@ -127,9 +144,8 @@ def visit(visit: Visit, asked: argparse.Namespace) -> None:
     if page.locator("#more button").count():
         look_inside(visit)
     refuse(visit)
+    visit.check_fit("the error")
     visit.check("no fault, and no other host", holds=not visit.faults)
-    width = "document.documentElement.scrollWidth <= innerWidth"
-    visit.check("it fits the screen", holds=bool(page.evaluate(width)))
 
 
 def look_inside(visit: Visit) -> None:
@@ -148,8 +164,12 @@ def look_inside(visit: Visit) -> None:
             "(one) => one.closest('tr').rowIndex"
         )
         visit.check("arrows choose another block", holds=abs(after - before) == 1)
+        name = page.locator("#blocks tr:has(:checked) th").inner_text().strip()
+        told = page.locator("#effects tbody th").all_inner_texts()
+        visit.check("forcing is told of it and of all", holds=set(told) == {name, "all blocks"})
     page.wait_for_timeout(300)
     visit.picture("attention")
+    visit.check_fit("the attention")
 
 
 def refuse(visit: Visit) -> None:
