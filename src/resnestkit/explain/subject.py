@@ -228,9 +228,9 @@ class DetectorSubject(Subject):
         def surest(images: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 classes"]:
             with _without_masks(self.model):
                 (output,) = self.model([images[0]])
-            best = output["scores"][output["labels"] == target + 1].max()
+            best: Tensor = output["scores"][output["labels"] == target + 1].max()
             place: Tensor = F.one_hot(torch.tensor([target]), len(self.classes)).to(best)
-            return place * best
+            return best * place
 
         return map_activation(surest, self.last_stage, look.image, target)
 
