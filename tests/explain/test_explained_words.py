@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from explained import CLASSES, draw_pictures, make_heads, make_net, make_pixels, read_words
 
-from resnestkit import explain_folder, explain_image
+from resnestkit import explain_folder, explain_image, insert_attention
 from resnestkit.explain import drawing, open_subject
 from resnestkit.explain.drawing import draw_classes, switch_strips
 from resnestkit.explain.page import folder_part, image_part
 from resnestkit.explain.words import describe_folder, describe_image
-from resnestkit.report.page import Table
+from resnestkit.report.page import Table, render_page
 
 
 def test_forcing_ends_when_the_time_is_up() -> None:
@@ -85,3 +85,17 @@ def test_a_share_is_the_same_in_the_table_and_in_the_picture(
     for view in explained.blocks:
         summed = view.energy.sum((0, 2, 3))
         assert view.split_shares == pytest.approx(summed / summed.sum())
+
+
+def test_a_net_of_several_kinds_is_told_as_such(tmp_path: Path) -> None:
+    """SE may be inserted into a ResNeSt: a gate has no second split, and no share."""
+    net = make_net()
+    insert_attention(net, "se", ["layer1.0.bn3"], size=32)
+    subject = open_subject(net, CLASSES)
+    explained = explain_image(subject, make_pixels(), activation=False)
+    assert "split attention and squeeze-and-excitation in 8 blocks" in describe_image(explained)[1]
+    found = explain_folder(subject, draw_pictures(tmp_path / "p", 2).rglob("*.png"))
+    for part in (image_part(explained), folder_part(found)):
+        page = render_page("", "", part.headlines, part.sections)
+        assert "layer1.0.bn3.attention" in page
+    assert "classes.png" in folder_part(found).pictures

@@ -261,14 +261,20 @@ def draw_classes(statistics: FolderStatistics) -> bytes:
 def _mean_panels(statistics: FolderStatistics, shown: Sequence[int]) -> list[_Panel]:
     """The mean weight of each split, over heads and channels; of two the first tells both."""
     blocks = statistics.blocks
-    means = np.array([[one.class_mean[k].mean(0) for one in blocks] for k in shown])
-    splits = means.shape[2]
+    widest = max(blocks, key=lambda one: one.mean.shape[1])
+    splits = widest.mean.shape[1]
+    bare = np.full((1, splits), np.nan)  # of a block of another kind, which is left white
+    means = np.array(
+        [
+            [(one.class_mean[k] if one.branch == widest.branch else bare).mean(0) for one in blocks]
+            for k in shown
+        ]
+    )
     middle = 1 / max(2, splits)
-    reach = max(0.01, float(np.abs(means - middle).max()))
+    reach = max(0.01, float(np.nanmax(np.abs(means - middle))))
     look = {"cmap": WEIGHTS, "norm": TwoSlopeNorm(middle, middle - reach, middle + reach)}
-    branch = blocks[0].branch
     return [
-        _Panel(f"Mean weight, {name_split(branch, split)}", means[:, :, split], look)
+        _Panel(f"Mean weight, {name_split(widest.branch, split)}", means[:, :, split], look)
         for split in range(1 if splits == 2 else splits)
     ]
 

@@ -131,19 +131,22 @@ def _image_headlines(explained: ImageExplanation) -> list[Headline]:
 
 
 def _block_table(explained: ImageExplanation, before: str) -> Table:
-    attention = explained.blocks[0].attention
-    names = [name_split(attention.branch, split) for split in range(attention.grid.shape[2])]
+    # A net may have several kinds, as where SE was inserted into a ResNeSt.
+    attentions = [view.attention for view in explained.blocks]
+    widest = max(attentions, key=lambda one: one.grid.shape[2])
+    names = [name_split(widest.branch, split) for split in range(widest.grid.shape[2])]
     header = ["block", *(f"weight, {name}" for name in names), "entropy"]
     header += [f"share, {name}" for name in names] if len(names) > 1 else []
     header += ["change, points"]
-    rows = [_block_row(view) for view in explained.blocks]
+    rows = [_block_row(view, len(names)) for view in explained.blocks]
     return Table(f"{before}Blocks", header, rows)
 
 
-def _block_row(view: BlockView) -> list[str | float]:
+def _block_row(view: BlockView, splits: int) -> list[str | float]:
     grid, shares = view.attention.grid[0], view.split_shares
-    means = [f"{mean:.3f}" for mean in grid.mean((0, 2))]
-    seen = [f"{share:.1%}" for share in shares] if len(shares) > 1 else []
+    lacking = ["-"] * (splits - len(shares))
+    means = [f"{mean:.3f}" for mean in grid.mean((0, 2))] + lacking
+    seen = [f"{share:.1%}" for share in shares] + lacking if splits > 1 else []
     change = f"{100 * largest_effect(view).change:+.2f}" if view.effects else "-"
     return [view.attention.block, *means, f"{view.attention.entropy:.3f}", *seen, change]
 
@@ -183,7 +186,7 @@ def folder_part(statistics: FolderStatistics) -> Part:
     png = draw_strips(mean_strips(blocks), f"Mean weight of {_drawn(branch, blocks[0].mean)}")
     caption = f"Over all images. {_WEIGHT_WORDS[branch]}"
     part.show("attention.png", Figure("What it chooses", png, caption, invertible=True))
-    most = 1 - 1 / max(2, blocks[0].mean.shape[1])
+    most = 1 - 1 / max(2, *(block.mean.shape[1] for block in blocks))
     png = draw_strips(switch_strips(blocks), "Share of images with another choice", most)
     caption = (
         "How often a channel chooses otherwise than it usually does; from left to right the "

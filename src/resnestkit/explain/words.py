@@ -55,8 +55,9 @@ def describe_image(explained: ImageExplanation) -> list[str]:
         return [*lines, f"attention   {no_attention(explained.net)}"]
     blocks = explained.blocks
     even = sum(view.attention.entropy > EVEN_ENTROPY for view in blocks)
+    names = dict.fromkeys(name_attention(view.attention) for view in blocks)
     lines.append(
-        f"attention   {name_attention(blocks[0].attention)} in {count_blocks(len(blocks))}; "
+        f"attention   {' and '.join(names)} in {count_blocks(len(blocks))}; "
         f"{even} of them nearly uniform (entropy > {EVEN_ENTROPY})"
     )
     if explained.forced:
