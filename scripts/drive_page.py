@@ -28,7 +28,7 @@ from service import serving
 SIZES = {"wide": (1200, 900), "phone": (390, 844)}
 SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 TOKEN = "a-token-of-the-script"
-WAIT = 60_000
+WAIT = 120_000
 """Milliseconds that anything may take."""
 DRAWN = """(canvas) => canvas.checkVisibility() && canvas.clientWidth > 0
   && canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("page"))
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    flags = ("--threads", "1", "--max-megabytes", "5")
+    # With time for all of an explanation, of which half of the usual 30 seconds may leave out some.
+    flags = ("--threads", "1", "--max-megabytes", "5", "--timeout", "120")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=asked.browser, args=["--no-sandbox"])
         with serving(asked.model, *flags) as service:
