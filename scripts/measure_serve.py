@@ -4,11 +4,18 @@ The service runs in a process of its own and the clients in another, over loopba
 keeps a connection, sends a JPEG as a form, waits for the answer, and sends the next. The bare
 predictor reads, prepares and computes the same files in batches of the service's size, in a process
 of its own, with as many threads. Rounds of all take turns, so that what else the machine does falls
-on all; a ratio is that of a round, and its median is told. Every answer must be 200. Memory is what
-the service holds (VmRSS) after 1,000 and after 10,000 requests.
+on all; a ratio is that of a round, and its median is told. Then more clients come to a service with
+a short queue than it takes. Memory is what a fresh service holds (VmRSS) after 1,000 and after
+10,000 requests.
 
-Command: .venv/bin/python scripts/measure_serve.py MODEL IMAGES [--clients 1 8 64] [--seconds 8]
-             [--rounds 5] [--threads 2] [--batch-size 16] [--requests 1000 10000] [--json FILE]
+It ends with the bars, and with 1 if one is not met: at 8 clients and more at least 85% of the bare
+predictor's images a second; no answer but 200 under the limit, and none but 200 and 429 above it;
+at most 5% more memory at the end.
+
+Command: .venv/bin/python scripts/random_nets.py FOLDER          (random weights cost the same)
+         .venv/bin/python scripts/measure_serve.py FOLDER/resnest50.xml FOLDER/images
+             [--precision float32] [--clients 1 8 64] [--seconds 8] [--rounds 5] [--threads 2]
+             [--batch-size 16] [--requests 1000 10000] [--queue 8] [--json FILE]        (Linux)
 """
 
 from __future__ import annotations
@@ -24,23 +31,30 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from machine import describe_machine, print_machine
 from service import Service, serving
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it
 
 MARK = "a-line-that-no-image-holds"
+PACKAGES = ("resnestkit", "openvino", "onnxruntime", "torch", "uvicorn", "fastapi", "pillow")
+LEAST_SHARE, BUSY = 0.85, 8
+"""Of the bare predictor's images a second, from so many clients on."""
+MOST_GROWTH = 0.05
+CROWD = 64
+"""Clients that come to a short queue."""
 
 BARE = """
 import sys, time
 from itertools import cycle, islice
 from resnestkit import Predictor
-model, threads, batch, *files = sys.argv[1:]
-predictor, ring = Predictor(model, "cpu", int(threads)), cycle(files)
+model, threads, batch, precision, *files = sys.argv[1:]
+predictor, ring = Predictor(model, "cpu", int(threads), precision or None), cycle(files)
 def go(seconds):
     end, done = time.perf_counter() + seconds, 0
     while time.perf_counter() < end:
@@ -69,30 +83,114 @@ class Round:
     statuses: dict[int, int]
 
 
+@dataclass(frozen=True)
+class Bar:
+    """What is asked for, what was seen, and whether that is enough."""
+
+    asked: str
+    seen: str
+    met: bool
+
+
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure, print a table, and judge."""
     asked = read_arguments()
     files = sorted(str(path) for path in asked.images.rglob("*.jp*g"))[: asked.files]
-    flags = ("--threads", str(asked.threads), "--batch-size", str(asked.batch_size))
-    bare_words = [asked.model, str(asked.threads), str(asked.batch_size), *files]
+    if not files:
+        raise SystemExit(f"no JPEGs in {asked.images}")
+    machine = describe_machine(*PACKAGES)
+    print_machine(machine)
+    flags = ["--threads", str(asked.threads), "--batch-size", str(asked.batch_size)]
+    flags += ["--precision", asked.precision] if asked.precision else []
+    words = [str(asked.threads), str(asked.batch_size), asked.precision or "", *files]
+    print(f"{asked.model}, {' '.join(flags)}, {len(files)} JPEGs", flush=True)
+    load = start(LOAD, str(Path(__file__).parent))
     with serving(asked.model, *flags) as service:
-        bare, load = start(BARE, *bare_words), start(LOAD, str(Path(__file__).parent))
+        bare = start(BARE, asked.model, *words)
         ask(load, {"address": service.address, "files": files, "clients": 8, "seconds": 2.0})
-        rates: list[float] = []
-        rounds: dict[int, list[Round]] = {clients: [] for clients in asked.clients}
-        for number in range(asked.rounds):
-            rates.append(ask(bare, asked.seconds))
-            for clients in asked.clients:
-                order = {"clients": clients, "seconds": asked.seconds}
-                rounds[clients].append(read_round(ask(load, order)))
-            print(f"round {number + 1} of {asked.rounds}", file=sys.stderr, flush=True)
-        show(rates, rounds)
+        rates, rounds = take_turns(asked, bare, load)
+    end(bare)
+    show(rates, rounds)
+    crowd = overflow(asked, flags, load)
+    with serving(asked.model, *flags) as service:
         held = keep(service, load, asked.requests)
+    end(load)
+    bars = [*judge_rates(rates, rounds), judge_statuses(rounds), judge_crowd(crowd, asked.queue)]
+    bars += judge_memory(held)
+    for bar in bars:
+        print(f"{'met' if bar.met else 'NOT MET':<12}{bar.asked}: {bar.seen}")
     if asked.json:
         plain = {str(c): [asdict(one) for one in several] for c, several in rounds.items()}
-        asked.json.write_text(
-            json.dumps({"bare": rates, "rounds": plain, "memory": held}, indent=2)
-        )
+        said = {
+            "model": asked.model,
+            "flags": flags,
+            "machine": machine,
+            "bare": rates,
+            "rounds": plain,
+            "crowd": asdict(crowd),
+            "memory": held,
+            "bars": [asdict(bar) for bar in bars],
+        }
+        asked.json.write_text(json.dumps(said, indent=2))
+    raise SystemExit(0 if all(bar.met for bar in bars) else 1)
+
+
+def take_turns(
+    asked: argparse.Namespace, bare: subprocess.Popen[str], load: subprocess.Popen[str]
+) -> tuple[list[float], dict[int, list[Round]]]:
+    """The bare predictor's images a second, and the rounds of so many clients each."""
+    rates: list[float] = []
+    rounds: dict[int, list[Round]] = {clients: [] for clients in asked.clients}
+    for number in range(asked.rounds):
+        rates.append(ask(bare, asked.seconds))
+        for clients in asked.clients:
+            order = {"clients": clients, "seconds": asked.seconds}
+            rounds[clients].append(read_round(ask(load, order)))
+        print(f"round {number + 1} of {asked.rounds}", file=sys.stderr, flush=True)
+    return rates, rounds
+
+
+def overflow(asked: argparse.Namespace, flags: Sequence[str], load: subprocess.Popen[str]) -> Round:
+    """What a crowd hears of a service with a short queue."""
+    with serving(asked.model, *flags, "--queue", str(asked.queue)) as service:
+        order = {"address": service.address, "clients": CROWD, "seconds": asked.seconds}
+        crowd = read_round(ask(load, order))
+    print(f"crowd       {CROWD} clients at a queue of {asked.queue}: {crowd.statuses}", flush=True)
+    return crowd
+
+
+def judge_rates(rates: Sequence[float], rounds: dict[int, list[Round]]) -> list[Bar]:
+    """The share of the bare predictor's rate, where there are enough clients."""
+    shares = {n: statistics.median(shares_of(rates, several)) for n, several in rounds.items()}
+    return [
+        Bar(f"{LEAST_SHARE:.0%} of bare, {n} clients", f"{share:.1%}", share >= LEAST_SHARE)
+        for n, share in shares.items()
+        if n >= BUSY
+    ]
+
+
+def judge_statuses(rounds: dict[int, list[Round]]) -> Bar:
+    """Under the limit there is no error."""
+    seen = Counter[int]()
+    for one in chain.from_iterable(rounds.values()):
+        seen.update(one.statuses)
+    return Bar("only 200 under the limit", str(dict(seen)), set(seen) == {200})
+
+
+def judge_crowd(crowd: Round, queue: int) -> Bar:
+    """Who is too many is told so, and nothing else happens."""
+    asked = f"only 200 and 429, and both, {crowd.clients} clients at a queue of {queue}"
+    return Bar(asked, str(crowd.statuses), set(crowd.statuses) == {200, 429})
+
+
+def judge_memory(held: dict[int, float]) -> list[Bar]:
+    """How much more a service holds after the last request than after the first of the counts."""
+    if len(held) < 2:
+        return []
+    (first, before), (last, after) = min(held.items()), max(held.items())
+    growth = after / before - 1
+    asked = f"memory within {MOST_GROWTH:.0%}, {last} requests against {first}"
+    return [Bar(asked, f"{growth:+.1%}", abs(growth) <= MOST_GROWTH)]
 
 
 def read_arguments() -> argparse.Namespace:
@@ -100,6 +198,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("model")
     parser.add_argument("images", type=Path, help="a folder of JPEGs")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "auto"))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=5)
@@ -107,6 +206,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--files", type=int, default=64, help="how many of the JPEGs")
     parser.add_argument("--requests", type=int, nargs="*", default=[1000, 10_000])
+    parser.add_argument("--queue", type=int, default=8, help="places of the service for a crowd")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -131,12 +231,29 @@ def ask(process: subprocess.Popen[str], order: Any) -> Any:
     return json.loads(process.stdout.readline())
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """Let such a process go: there is nothing more to ask."""
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(60)
+
+
 def read_round(said: dict[str, Any]) -> Round:
-    """Of what the clients' process said. Raises SystemExit if an answer was not 200."""
+    """What the clients' process said."""
     statuses = {int(code): number for code, number in said["statuses"].items()}
-    if set(statuses) != {200}:
-        raise SystemExit(f"{said['clients']} clients were answered {statuses}")
     return Round(**{**said, "statuses": statuses})
+
+
+def require_ok(found: Round) -> Round:
+    """Raises SystemExit if an answer was not 200."""
+    if set(found.statuses) != {200}:
+        raise SystemExit(f"{found.clients} clients were answered {found.statuses}")
+    return found
+
+
+def shares_of(rates: Sequence[float], rounds: Sequence[Round]) -> list[float]:
+    """Each round's rate, of the bare predictor's in the same round."""
+    return [one.rate / rate for one, rate in zip(rounds, rates, strict=True)]
 
 
 def show(rates: Sequence[float], rounds: dict[int, list[Round]]) -> None:
@@ -144,23 +261,23 @@ def show(rates: Sequence[float], rounds: dict[int, list[Round]]) -> None:
     print(f"{'':<12}{'images/s':>10}{'of bare':>9}{'p50 ms':>9}{'p99 ms':>9}")
     print(f"{'bare':<12}{statistics.median(rates):>10.1f}{1:>9.0%}")
     for clients, several in rounds.items():
-        shares = [one.rate / rate for one, rate in zip(several, rates, strict=True)]
         print(
             f"{clients:>3} clients {statistics.median(one.rate for one in several):>10.1f}"
-            f"{statistics.median(shares):>9.0%}"
+            f"{statistics.median(shares_of(rates, several)):>9.0%}"
             f"{statistics.median(one.median_ms for one in several):>9.1f}"
-            f"{statistics.median(one.slow_ms for one in several):>9.1f}"
+            f"{statistics.median(one.slow_ms for one in several):>9.1f}",
+            flush=True,
         )
 
 
 def keep(
     service: Service, load: subprocess.Popen[str], requests: Sequence[int]
 ) -> dict[int, float]:
-    """Memory after so many requests by eight clients, all in all."""
+    """Memory of a fresh service after so many requests by eight clients, all in all."""
     held, done = {}, 0
     for wanted in requests:
-        said = ask(load, {"clients": 8, "requests": wanted - done})
-        read_round(said)
+        order = {"address": service.address, "clients": 8, "requests": wanted - done}
+        require_ok(read_round(ask(load, order)))
         done = wanted
         held[wanted] = service.memory
         print(f"memory      {service.memory:.1f} MB after {wanted} requests", flush=True)
