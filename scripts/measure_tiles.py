@@ -229,7 +229,7 @@ def compare(checkpoint: Path, folder: Path) -> None:
     )
     from resnestkit.deploy.tiles import Tiling  # noqa: PLC0415  (only who needs it)
 
-    predictor = SegmentationPredictor(checkpoint, "cpu", tile=0)
+    predictor = SegmentationPredictor(checkpoint, "cpu", side=0, tile=0)
     pictures = [open_picture(path) for path in find_images(folder)]
     whole = [predictor.segment(picture)[0] for picture in pictures]
     print("| tile | overlap | ramp | pixels as in the whole | worst image |")
