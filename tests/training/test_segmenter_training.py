@@ -29,6 +29,7 @@ from resnestkit import (
 )
 from resnestkit.compute import Compute
 from resnestkit.data.findings import Finding
+from resnestkit.data.segmentation.check import ClassCounts
 from resnestkit.data.segmentation.legend import IGNORE
 from resnestkit.data.segmentation.scenes import CLASSES
 from resnestkit.data.segmentation.sources import load_segmentation_source
@@ -44,9 +45,9 @@ from resnestkit.training.checkup import check_up
 from resnestkit.training.compare import compare
 from resnestkit.training.interrupt import Interrupted
 from resnestkit.training.loop import Trainer
-from resnestkit.training.recipe import recipe_from_dict
+from resnestkit.training.recipe import ClassWeights, recipe_from_dict
 from resnestkit.training.segmentation import count, prepare_segmentation
-from resnestkit.training.segmentation_build import make_segmenter
+from resnestkit.training.segmentation_build import make_segmenter, weigh_classes
 from resnestkit.weights.checkpoint import SEGMENTER, read_card
 
 QUIET = Reporter(quiet=True)
@@ -55,6 +56,16 @@ CPU = Compute(torch.device("cpu"), bfloat16=False, layout=torch.channels_last)
 
 def records(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("asked", "weights"),
+    [("none", ()), ("balanced", (0.25, 1.0, 4.0)), ("softened", (0.5, 1.0, 2.0))],
+)
+def test_classes_weigh_as_asked(asked: ClassWeights, weights: tuple[float, ...]) -> None:
+    pixels, ones = np.array([64, 16, 4]), np.ones(3, np.int64)
+    counts = ClassCounts(pixels, ones, 100 * ones, ignored=0, blank=0)
+    assert weigh_classes(replace(TINY, class_weights=asked), counts) == pytest.approx(weights)
 
 
 def test_a_run_leaves_a_typed_checkpoint_and_a_report(segmented: Path) -> None:

@@ -29,7 +29,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["cosine", "step", "poly"]
 DetectorKind = Literal["faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn", "retinanet"]
 DetectorSettings = Literal["paper", "torchvision", "light"]
-ClassWeights = Literal["none", "balanced"] | tuple[float, ...]
+ClassWeights = Literal["none", "softened", "balanced"] | tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,8 @@ class SegmentationRecipe(BaseRecipe):
     head_lr: float = 10.0
     """Learning rate of all but the net, as a multiple."""
     class_weights: ClassWeights = "none"
-    """Of each class in the loss: none, balanced (rare ones weigh more), or a number for each."""
+    """Of each class in the loss: none, balanced (rare ones weigh more), softened (by the square
+    roots of those), or a number for each."""
 
     epochs: int = 120
     """Passes over the training images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -82,6 +83,8 @@ def weigh_classes(recipe: SegmentationRecipe, counts: ClassCounts) -> tuple[floa
         return ()
     if recipe.class_weights == "balanced":
         return counts.balanced_weights()
+    if recipe.class_weights == "softened":
+        return tuple(math.sqrt(weight) for weight in counts.balanced_weights())
     if len(recipe.class_weights) != len(counts.pixels):
         raise UserError(
             f"--class-weights are {len(recipe.class_weights)} numbers for {len(counts.pixels)} "

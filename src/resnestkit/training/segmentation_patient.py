@@ -97,7 +97,7 @@ class SegmentationPatient(Patient):
         """Pixels are not added one by one."""
         if self.recipe.class_weights != "none":
             return "Look at each class's IoU."
-        return "Look at each class's IoU; --class-weights balanced makes the rare ones weigh more."
+        return "Look at each class's IoU; --class-weights softened makes the rare ones weigh more."
 
     @property
     def facts(self) -> dict[str, Any]:
