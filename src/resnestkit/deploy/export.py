@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from resnestkit.deploy.checking import check, find_check_images, refuse
 from resnestkit.deploy.exporters import FORMATS, Exporter, find_exporter
 from resnestkit.deploy.exporters.torch import as_runner, pad_pools, trace
 from resnestkit.deploy.form import make_deploy_form
+from resnestkit.deploy.placing import check_target, made_aside
 from resnestkit.errors import UserError, nearest
 from resnestkit.factory import build_from_card, load_model, take_state
 from resnestkit.models.backbone import Backbone
@@ -111,8 +111,7 @@ def export(
     card = _make_card(subject, form, to, exporter)
     origin = str(subject.card.data.get("origin", ""))
     pictures, words = find_check_images(origin, images, form.channels)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-        made = Path(folder) / target.name
+    with made_aside(target) as made:
         deployed = make_deploy_form(subject.model, form.channels)
         pad_pools(deployed, averages=not exporter.ROUNDS_UP)
         exporter.write(trace(deployed, form), subject.outputs, made)
@@ -127,21 +126,16 @@ def export(
         refuse(rows, str(target))
         card = replace(card, checked=rows, checked_on=words)
         write_card(made, card)
-        for part in sorted(Path(folder).iterdir()):  # the .bin before the .xml that names it
-            part.replace(target.parent / part.name)
     return Exported(target, card)
 
 
 def _choose_target(path: Path, output: str | Path | None, to: Format, exporter: Exporter) -> Path:
-    """Where to write. Raises UserError if the ending is another format's, or there is no folder."""
+    """Where to write. Raises UserError if the ending is another format's, or as `check_target`."""
     ending = f".aot{exporter.SUFFIX}" if to == "aot" else exporter.SUFFIX
     target = path.with_suffix(ending) if output is None else Path(output)
     if target.suffix != exporter.SUFFIX:
         raise UserError(f"--output is {target}; a file for {to} must end in {exporter.SUFFIX}.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make {target.parent}: {error.strerror}.") from error
+    check_target(target)
     return target
 
 

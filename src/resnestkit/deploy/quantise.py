@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from resnestkit.data.check import check_images, refuse_unreadable
 from resnestkit.data.images import ImageSet
 from resnestkit.data.sources import TrainedOn, load_for_evaluation
 from resnestkit.deploy.export import export
+from resnestkit.deploy.placing import check_target, made_aside
 from resnestkit.deploy.quantisers import find_quantiser
 from resnestkit.deploy.quantising import Cost, Samples, Work
 from resnestkit.errors import UserError
@@ -75,10 +75,10 @@ def quantise(
     to = _choose_format(path, to)
     quantiser = find_quantiser(to)
     target = _choose_target(path, output, to)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".quantise-") as folder:
+    with made_aside(target) as made:
         source = path
         if path.suffix.lower() not in SUFFIXES:
-            source = Path(folder) / f"float32{target.suffix}"
+            source = made.parent / "float32" / target.name
             reporter.say(f"exporting   {path}")
             export(path, to, source)
         card = _read_float_card(source)
@@ -89,12 +89,9 @@ def quantise(
         work = Work(
             quantiser, Samples(learnt, card, 1), Samples(held, card, _BATCH), max_drop, reporter
         )
-        made = Path(folder) / target.name
         cost, layers = work.run(source, made)
         card = _describe(card, cost, layers, max_drop, len(learnt), words)
         write_card(made, card)
-        for part in sorted(Path(folder).glob(f"{made.stem}.*")):  # the .bin before the .xml
-            part.replace(target.parent / part.name)
     return Quantised(target, card, cost)
 
 
@@ -116,17 +113,14 @@ def _choose_format(path: Path, to: QuantisedFormat | None) -> QuantisedFormat:
 
 
 def _choose_target(path: Path, output: str | Path | None, to: QuantisedFormat) -> Path:
-    """Where to write. Raises UserError if the ending is another format's, or there is no folder."""
+    """Where to write. Raises UserError if the ending is another format's, or as `check_target`."""
     ending = ".xml" if to == "openvino" else ".onnx"
     target = path.with_suffix(f".int8{ending}") if output is None else Path(output)
     if target.suffix != ending:
         raise UserError(f"--output is {target}; a file for {to} must end in {ending}.")
-    if target == path:
+    if target == path or (target.exists() and path.exists() and target.samefile(path)):
         raise UserError(f"--output is {target} itself, which is read; give another name.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make {target.parent}: {error.strerror}.") from error
+    check_target(target)
     return target
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from resnestkit.deploy.placing import explain_writing
 from resnestkit.extras import require
 from resnestkit.runtime.card import IMAGES, Format
 from resnestkit.runtime.openvino_core import openvino_core
@@ -55,7 +56,8 @@ def _read_openvino(path: Path) -> Any:
 def _write_openvino(model: Any, path: Path) -> None:
     import openvino  # noqa: PLC0415  (an extra)
 
-    openvino.save_model(model, path, compress_to_fp16=False)
+    with explain_writing(path):
+        openvino.save_model(model, path, compress_to_fp16=False)
 
 
 def _prepare_openvino(compiled: Any) -> Run:
@@ -88,7 +90,8 @@ def _read_onnx(path: Path) -> Any:
 def _write_onnx(model: Any, path: Path) -> None:
     import onnx  # noqa: PLC0415  (an extra)
 
-    onnx.save(model, path)
+    with explain_writing(path):
+        onnx.save(model, path)
 
 
 def _prepare_onnx(model: Any) -> Run:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from resnestkit.deploy.placing import explain_writing
 from resnestkit.runtime.card import IMAGES
 from resnestkit.runtime.loading import Run, load
 
@@ -28,7 +29,8 @@ def write(program: ExportedProgram, outputs: Sequence[str], target: Path) -> Non
         verbose=False,
     )
     assert made is not None
-    made.save(str(target), external_data=False)
+    with explain_writing(target):
+        made.save(str(target), external_data=False)
 
 
 def _axes(program: ExportedProgram) -> Any:

@@ -9,6 +9,7 @@ import openvino
 import openvino.opset14 as operations
 from torch.export import ExportedProgram
 
+from resnestkit.deploy.placing import explain_writing
 from resnestkit.runtime.card import IMAGES
 from resnestkit.runtime.loading import Run, load
 
@@ -24,7 +25,8 @@ def write(program: ExportedProgram, outputs: Sequence[str], target: Path) -> Non
     for output, name in zip(model.outputs, outputs, strict=True):
         output.get_tensor().set_names({name})
     round_down_pools(model)
-    openvino.save_model(model, target, compress_to_fp16=False)
+    with explain_writing(target):
+        openvino.save_model(model, target, compress_to_fp16=False)
 
 
 def round_down_pools(model: openvino.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
+from resnestkit.deploy.placing import explain_writing
 from resnestkit.errors import UserError
 from resnestkit.runtime.card import InputForm
 from resnestkit.runtime.loading import Run
@@ -129,7 +131,11 @@ def _pad(pool: nn.AvgPool2d | nn.MaxPool2d) -> nn.Module:
 
 def write(program: ExportedProgram, outputs: Sequence[str], target: Path) -> None:  # noqa: ARG001
     """Write the program; its outputs are in order, and have no names."""
-    torch.export.save(program, target)
+    # Torch's own writer ends the process where the disk is full (2.15).
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    with explain_writing(target):
+        target.write_bytes(content.getbuffer())
 
 
 def open_file(path: Path, threads: int) -> Run:  # noqa: ARG001  (torch's are the process's)
