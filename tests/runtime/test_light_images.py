@@ -65,6 +65,7 @@ def write_formats(folder: Path) -> dict[str, Path]:
         "plain.bmp": (colour, {}),
         "grey.bmp": (grey, {}),
         "moving.gif": (colour.convert("P"), {"save_all": True, "append_images": [grey]}),
+        "lab.tif": (colour.convert("LAB"), {}),
         "plain.webp": (colour, {}),
     }
     for name, (image, options) in made.items():

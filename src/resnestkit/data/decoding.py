@@ -114,6 +114,8 @@ def load_by_pillow(
         ImageOps.exif_transpose(opened, in_place=True)
         image = _to_eight_bits(opened)
         image.load()
+        if image.mode == "LAB":  # which Pillow turns into colours alone
+            image = image.convert("RGB")
         return image if image.mode == mode else image.convert(mode)
 
 
