@@ -1,5 +1,6 @@
 """One predictor for checkpoints and for what was exported of them."""
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,31 @@ def _without_card(source: Path, target: Path) -> Path:
     del model.metadata_props[:]
     onnx.save(model, target)
     return target
+
+
+@pytest.mark.parametrize("part", ["models/model.json", "weights_config.json"])
+def test_a_program_that_lacks_a_part_is_said(
+    folder: Path, tmp_path: Path, run: Run, part: str
+) -> None:
+    image = next((folder / "colours").rglob("*.png"))
+    with zipfile.ZipFile(folder / "net.pt2") as whole:
+        names = whole.namelist()
+        assert any(part in name for name in names), names
+        with zipfile.ZipFile(tmp_path / "net.pt2", "w") as cut:
+            for name in names:
+                cut.writestr(name, b"" if part in name else whole.read(name))
+    code, _, err = run("predict", tmp_path / "net.pt2", image)
+    assert code == 2
+    assert "PyTorch cannot load" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_guesses_have_a_place_before_they_are_made(folder: Path, tmp_path: Path, run: Run) -> None:
+    for flag in ("--json", "--csv"):
+        words = ("predict", folder / "net.xml", folder / "colours", flag)
+        code, out, err = run(*words, tmp_path / "none" / "guesses")
+        assert (code, out) == (2, "")
+        assert "There is no folder" in err
 
 
 def test_unreadable_images_are_left_out_or_raised(folder: Path, tmp_path: Path) -> None:

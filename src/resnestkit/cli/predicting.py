@@ -20,7 +20,7 @@ from resnestkit.cli.tables import (
     segmentation_csv,
     segmentation_table,
 )
-from resnestkit.cli.writing import write
+from resnestkit.cli.writing import check_places, write
 from resnestkit.errors import UserError
 
 _SEGMENTERS = ("scales", "flip", "no_flip", "windows", "side", "tile", "max_megapixels")
@@ -77,6 +77,7 @@ def _classify(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[User
     top = 3 if parsed.top is None else parsed.top
     if top < 1:
         raise UserError(f"--top is {top}; it must be 1 or more.")
+    check_places(parsed.json, parsed.csv)
     unreadable: list[UnreadableImage] = []
     predictor = Predictor(parsed.checkpoint, parsed.device, parsed.threads, parsed.precision)
     predictions = list(predictor.iterate(images, top, unreadable=unreadable))

@@ -97,7 +97,12 @@ def _open_program(path: Path, device: str, precision: Choice | None) -> tuple[De
             f"{path} computes in float32 on the processor; give the checkpoint that it was made of "
             "for another device or precision."
         )
-    program = find_exporter(card.format).open_file(path, torch.get_num_threads())
+    exporter = find_exporter(card.format)
+    try:
+        program = exporter.open_file(path, torch.get_num_threads())
+    except Exception as error:  # of torch's many kinds, for a part that is damaged or not there
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"PyTorch cannot load {path}: {reason.rstrip('.')}.") from error
 
     def run(images: Tensor) -> NDArray[np.float32]:
         return run_in_batches(lambda one: program(one)[0], images.numpy(), card.input.batch)
