@@ -17,7 +17,8 @@ from resnestkit.bench.contenders import Contender, Plan
 from resnestkit.bench.floors import LINKS, _chain, open_floor
 from resnestkit.bench.making import Workshop, quantise
 from resnestkit.bench.memory import ask_peak
-from resnestkit.bench.running import Settings, _Bench
+from resnestkit.bench.results import Heat, Row
+from resnestkit.bench.running import Settings, _Bench, benchmark
 from resnestkit.bench.subjects import make_subject
 from resnestkit.models.zoo import find_net
 from resnestkit.progress import Reporter
@@ -178,6 +179,10 @@ def test_memory_of_what_cannot_be_opened_is_unknown(tmp_path: Path) -> None:
         (["resnest14", "--batch", "0"], "--batch is 0; it must be 1 or more"),
         (["resnest14", "--threads", "0"], "--threads is 0; it must be 1 or more"),
         (["resnest14", "--only", "openvino"], "Nobody's name fits openvino"),
+        (["resnest14", "--size", "0"], "--size is 0; it must be 1 or more"),
+        (["resnest14", "--batch"], "--batch names no number of images"),
+        (["resnest14", "--json", "no/such/place.json"], "There is no folder no/such"),
+        (["resnest14", "--plot", "."], "it is a folder"),
     ],
 )
 def test_mistakes_are_said(run: Run, words: list[str], sentence: str) -> None:
@@ -187,9 +192,48 @@ def test_mistakes_are_said(run: Run, words: list[str], sentence: str) -> None:
     assert sentence in err
 
 
-def test_nobody_left_is_said(quiet: _Bench) -> None:
-    from resnestkit.bench.running import benchmark  # noqa: PLC0415  (beside its class)
+def test_every_word_is_looked_at_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr(_Bench, "run", lambda _self, word, _size: measured.append(word) or [])
+    (tmp_path / "text.safetensors").write_text("no checkpoint")
 
+    for words, sentence in (
+        (["resnest14", "resnest5"], "no net and no file 'resnest5'"),
+        (["resnest14", str(tmp_path / "text.safetensors")], "is not a checkpoint"),
+        ([], "Give the nets"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            benchmark(words, Settings(memory=False))
+    assert measured == []
+
+
+def test_what_was_measured_before_ctrl_c_is_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contender = Row(Plan("resnestkit", "OpenVINO"), "resnest14", 1, 1.0, (0.5,))
+    heat = Heat("resnest14", 1, 64, None, (contender,), ())
+
+    def measure(_self: object, word: str, _size: object) -> list[Heat]:
+        if word != "resnest14":
+            raise KeyboardInterrupt
+        return [heat]
+
+    monkeypatch.setattr(_Bench, "run", measure)
+    words = ["benchmark", "resnest14", "resnest26", "resnest50", "--json", tmp_path / "out.json"]
+    code, out, _ = run(*words)
+
+    assert code == 130
+    assert "500.00" in out
+    values = json.loads((tmp_path / "out.json").read_text())
+    assert [one["net"] for one in values["heats"]] == ["resnest14"]
+    assert values["left_out"] == ["resnest26, and all nets behind it: stopped"]
+    code, _, err = run("benchmark", "resnest26")
+    assert (code, err) == (130, "resnestkit: stopped.\n")
+
+
+def test_nobody_left_is_said(quiet: _Bench) -> None:
     only = Settings((1,), 1, 1, only=("timm, eager*",), memory=False)
     with pytest.raises(UserError, match=r"There is nothing to measure.*has no resnest23_small"):
         benchmark(["resnest23_small"], only)

@@ -99,6 +99,8 @@ class Benchmark:
     heats: tuple[Heat, ...]
     left_out: tuple[str, ...]
     """Peers that are missing, and why."""
+    stopped: bool = False
+    """Whether Ctrl-C came before the last net: those before it are here."""
 
     @property
     def ratios(self) -> tuple[Ratio, ...]:

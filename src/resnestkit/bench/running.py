@@ -30,7 +30,7 @@ from resnestkit.bench.making import Workshop
 from resnestkit.bench.memory import ask_peak
 from resnestkit.bench.race import WARM, race
 from resnestkit.bench.results import Benchmark, Floor, Heat, Row, add_memory
-from resnestkit.bench.subjects import make_subject
+from resnestkit.bench.subjects import check_subject, make_subject
 from resnestkit.deploy.checking import compare
 from resnestkit.deploy.exporters.torch import as_runner
 from resnestkit.errors import UserError
@@ -64,6 +64,8 @@ class Settings:
         for name, number in (*numbers, *(("batch", batch) for batch in self.batches)):
             if number < 1:
                 raise UserError(f"--{name} is {number}; it must be 1 or more.")
+        if not self.batches:
+            raise UserError("--batch names no number of images; give one or more.")
         if not choose_plans(self.only):
             raise UserError(f"Nobody's name fits {', '.join(self.only)}; --only '*' is everybody.")
 
@@ -90,15 +92,30 @@ def benchmark(
 
     Raises:
         UserError: a net is unknown, a file is no classifier's checkpoint, or nobody is there who
-            could run.
+            could run. The first two are told before anything is measured.
     """
     settings = settings or Settings()
+    if size is not None and size < 1:
+        raise UserError(f"--size is {size}; it must be 1 or more.")
+    if not words:
+        raise UserError("Give the nets to measure, or leave them out for resnest50.")
+    for word in words:
+        check_subject(word)
     torch.set_num_threads(settings.count)
     bench = _Bench(settings, reporter or Reporter(quiet=True))
-    heats = [heat for word in words for heat in bench.run(word, size)]
+    heats: list[Heat] = []
+    stopped = False
+    try:
+        for word in words:
+            heats += bench.run(word, size)
+    except KeyboardInterrupt:
+        if not heats:
+            raise
+        stopped = True
+        bench.leave_out(f"{word}, and all nets behind it: stopped")
     if not any(heat.rows for heat in heats):
         raise UserError(f"There is nothing to measure. Left out: {'; '.join(bench.left_out)}.")
-    return Benchmark(_describe_machine(settings), tuple(heats), tuple(bench.left_out))
+    return Benchmark(_describe_machine(settings), tuple(heats), tuple(bench.left_out), stopped)
 
 
 @dataclass
@@ -134,11 +151,14 @@ class _Bench:
             reason = str(error)
         except Exception as error:  # a peer's own failure must not end the others' race
             reason = f"{type(error).__name__}: {error}"
-        line = f"{what}: {reason.strip().splitlines()[0]}"
+        self.leave_out(f"{what}: {reason.strip().splitlines()[0]}")
+        return []
+
+    def leave_out(self, line: str) -> None:
+        """Tell once who is left out, and why."""
         if line not in self.left_out:
             self.left_out.append(line)
             self.reporter.say(f"left out    {line}")
-        return []
 
     def _run_heat(self, shop: Workshop, contenders: Sequence[Contender], batch: int) -> Heat:
         """Everybody and the floors, in the same rounds."""

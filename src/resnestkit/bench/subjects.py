@@ -42,16 +42,29 @@ class Subject:
     """Of its validation, if it is a checkpoint that knows it."""
 
 
+def check_subject(word: str) -> None:
+    """Raise UserError if a word is no net and no classifier's checkpoint."""
+    if not _is_net(word):
+        load_model(Path(word))
+
+
+def _is_net(word: str) -> bool:
+    """Whether a net of the table is meant, or else a file. Raises UserError if it is neither."""
+    names = [net.name for net in TABLE]
+    if word in names or any(word in net.aliases for net in TABLE):
+        return True
+    if Path(word).suffix == ".safetensors" or Path(word).exists():
+        return False
+    raise UserError(f"There is no net and no file {word!r}.{nearest(word, names)}")
+
+
 def make_subject(word: str, size: int | None) -> Subject:
     """A net of the table with random weights, or a checkpoint.
 
     Raises UserError if it is neither, or no classifier.
     """
-    names = [net.name for net in TABLE]
-    if word not in names and not any(word in net.aliases for net in TABLE):
-        if Path(word).suffix == ".safetensors" or Path(word).exists():
-            return _read_subject(Path(word), size)
-        raise UserError(f"There is no net and no file {word!r}.{nearest(word, names)}")
+    if not _is_net(word):
+        return _read_subject(Path(word), size)
     net = find_net(word)
     model = create_model(net.name, net.classes, zero_gamma=False)
     settle(model, 3)

@@ -35,7 +35,7 @@ from resnestkit.cli.tables import (
     panoptic_evaluation_table,
     segmentation_evaluation_table,
 )
-from resnestkit.cli.writing import write, write_bytes
+from resnestkit.cli.writing import check_places, write, write_bytes
 from resnestkit.errors import UserError, nearest
 from resnestkit.extras import require
 from resnestkit.models.zoo import TABLE, list_models
@@ -142,6 +142,7 @@ def explain(arguments: Sequence[str]) -> int:
 def export(arguments: Sequence[str]) -> int:
     """Write a model for another runtime, checked against PyTorch."""
     parsed = parse(ExportArguments, "export", arguments)
+    check_places(parsed.json, beside=parsed.output)
     from resnestkit.deploy.export import export  # noqa: PLC0415  (torch loads here)
 
     exported = export(
@@ -162,6 +163,7 @@ def export(arguments: Sequence[str]) -> int:
 def quantise(arguments: Sequence[str]) -> int:
     """Write a classifier in int8, and measure what that costs."""
     parsed = parse(QuantiseArguments, "quantise", arguments)
+    check_places(parsed.json, beside=parsed.output)
     from resnestkit.deploy.quantise import quantise  # noqa: PLC0415  (torch loads here)
 
     quantised = quantise(
@@ -182,6 +184,7 @@ def quantise(arguments: Sequence[str]) -> int:
 def benchmark(arguments: Sequence[str]) -> int:
     """Measure nets where they are deployed, beside their peers, on this machine."""
     parsed = parse(BenchmarkArguments, "benchmark", arguments)
+    check_places(parsed.json, parsed.plot)
     from resnestkit.bench.running import Settings, benchmark  # noqa: PLC0415  (torch loads here)
     from resnestkit.progress import Reporter  # noqa: PLC0415  (torch loads here)
 
@@ -195,7 +198,7 @@ def benchmark(arguments: Sequence[str]) -> int:
 
         write_bytes(parsed.plot, draw(result))
         print(f"\npicture     {parsed.plot}")
-    return 0
+    return 130 if result.stopped else 0
 
 
 def serve(arguments: Sequence[str]) -> int:
