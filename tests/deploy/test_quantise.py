@@ -1,6 +1,7 @@
 """Classifiers in int8: what that costs is measured, kept under a bound, or refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +154,14 @@ def test_what_cannot_be_is_refused(tmp_path: Path, data: Path) -> None:
         options = {"data": data, "reporter": QUIET, **words}
         with pytest.raises(UserError, match=match):
             quantise(source, **options)  # type: ignore[arg-type]
+    (tmp_path / "one" / "red").mkdir(parents=True)
+    shutil.copy(data / "test" / "red" / "01.png", tmp_path / "one" / "red")
+    with pytest.raises(UserError, match="holds one image"):
+        quantise(source, tmp_path / "one", reporter=QUIET)
+    lone = write_colour_net(tmp_path / "lone.xml")
+    lone.with_suffix(".bin").unlink()
+    with pytest.raises(UserError, match=r"needs lone\.bin beside it"):
+        quantise(lone, data, reporter=QUIET)
     with pytest.raises(UserError, match="for PyTorch"):
         quantise(tmp_path / "net.pt2", data, reporter=QUIET)
     made = quantise(source, data, reporter=QUIET)

@@ -20,7 +20,7 @@ from resnestkit.errors import UserError
 from resnestkit.progress import Reporter
 from resnestkit.runtime.card import DeployCard, write_card
 from resnestkit.runtime.classifier import read_classifier_card
-from resnestkit.runtime.loading import SUFFIXES
+from resnestkit.runtime.loading import SUFFIXES, load
 from resnestkit.weights.checkpoint import read_card as read_model_card
 
 QuantisedFormat = Literal["openvino", "onnx"]
@@ -82,6 +82,7 @@ def quantise(
             reporter.say(f"exporting   {path}")
             export(path, to, source)
         card = _read_float_card(source)
+        load(source)  # which says it where the file is damaged
         origin, trained = _find_data(path, data)
         learnt, held, words = _choose_images(origin, trained, card, images, split)
         learnt = _read_all(learnt, "training images", reporter)
@@ -151,9 +152,11 @@ def _choose_images(
     held, words = load_for_evaluation(*known, split)
     try:
         learnt, _ = load_for_evaluation(*known, "train")
-    except UserError:  # there are none, or it cannot be told which: they are taken from the others
+    except UserError as error:  # none, or it cannot be told which: they are taken from the others
         if len(held) < 2:
-            raise
+            raise UserError(
+                f"{data} holds one image; quantising takes one to learn from, and another."
+            ) from error
         order = _shuffle(len(held))
         share = min(count, len(held) // 2)
         return held.subset(order[:share]), held.subset(sorted(order[share:])), f"others, {words}"
