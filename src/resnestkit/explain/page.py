@@ -84,7 +84,8 @@ def image_part(explained: ImageExplanation, title: str = "", *, heads: bool = Fa
     before = f"{title}: " if title else ""
     part = Part(_image_headlines(explained))
     if explained.activation is not None:
-        words = "Where the last stage speaks for the class (Grad-CAM, by captum)."
+        method = "HiResCAM" if explained.kind == "detector" else "Grad-CAM"
+        words = f"Where the last stage speaks for the class ({method}, by captum)."
         png = draw_activation(explained)
         part.show("activation.png", Figure(f"{before}{explained.label}", png, words))
     if lacking := no_activation(explained):

@@ -218,9 +218,11 @@ class DetectorSubject(Subject):
         return scores
 
     def activate(self, look: Look, target: int) -> Float32[NDArray[np.float32], "h w"] | None:
-        """Grad-CAM of the score of the class's surest object; None where there is no such object.
+        """HiResCAM of the score of the class's surest object; None where there is no such object.
 
-        Boxes are where the detector put them: gradients go through the scores alone.
+        The score is of one region, and other places have no gradient: Grad-CAM, which weighs all
+        places alike, lights what lies elsewhere. Boxes are where the detector put them: gradients
+        go through the scores alone.
         """
         if not self.score([look])[0, target]:
             return None
@@ -232,7 +234,7 @@ class DetectorSubject(Subject):
             place: Tensor = F.one_hot(torch.tensor([target]), len(self.classes)).to(best)
             return best * place
 
-        return map_activation(surest, self.last_stage, look.image, target)
+        return map_activation(surest, self.last_stage, look.image, target, by_place=True)
 
 
 @contextmanager

@@ -130,7 +130,10 @@ function make(tag, properties = {}, ...children) {
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const signed = (number) => `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(1)}`;
+const signed = (number) => {
+  const size = Math.abs(number).toFixed(1);
+  return size === "0.0" ? size : `${number < 0 ? "−" : "+"}${size}`;
+};
 const png = (content) => `data:image/png;base64,${content}`;
 
 function row(label, number, share, colour) {
