@@ -93,17 +93,21 @@ def describe(done: dict[str, Any]) -> str:
     )
 
 
+def column_of(done: dict[str, Any]) -> str:
+    """What the seeds of one mean have in common."""
+    return f"{done['kind']}, {done['net']}, {done['epochs']} epochs"
+
+
 def by_class(rows: list[dict[str, Any]]) -> list[str]:
-    """A row for each class, a column for each decoder and net."""
-    pairs = list(dict.fromkeys((row["kind"], row["net"]) for row in rows))
+    """A row for each class, a column for each decoder, net and length."""
+    columns = list(dict.fromkeys(column_of(row) for row in rows))
     lines = [
-        "| class | " + " | ".join(f"{kind}, {net}" for kind, net in pairs) + " |",
-        "|---" * (len(pairs) + 1) + "|",
+        "| class | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
     ]
     for name in rows[0]["classes"]:
         values = [
-            [row["classes"][name] for row in rows if (row["kind"], row["net"]) == pair]
-            for pair in pairs
+            [row["classes"][name] for row in rows if column_of(row) == column] for column in columns
         ]
         means = " | ".join(f"{sum(found) / len(found):.3f}" for found in values)
         lines.append(f"| {name} | {means} |")
