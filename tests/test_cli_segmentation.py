@@ -100,6 +100,16 @@ def test_predict_writes_masks_overlays_and_a_legend(
     assert code == 0, err
     assert "mirrored" in out
     assert Path("more/plain.png").is_file()
+    code, _, err = run(
+        "predict", best, "pictures/plain.jpg", "--output", "new", "--csv", "new/p.csv"
+    )
+    assert (code, Path("new/p.csv").is_file()) == (0, True), err
+    code, _, err = run(
+        "predict", best, "pictures/plain.jpg", "--output", "not", "--json", "no/p.json"
+    )
+    assert (code, "there is no folder no" in err, Path("not").exists()) == (2, True, False)
+    code, out, err = run("evaluate", best, segmented / "scenes", "--json", "no/e.json")
+    assert (code, "there is no folder no" in err, out) == (2, True, "")
 
 
 def test_doctor_looks_at_masks(segmented: Path, run: Run, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_memory_of_what_cannot_be_opened_is_unknown(tmp_path: Path) -> None:
         (["resnest14", "--only", "openvino"], "Nobody's name fits openvino"),
         (["resnest14", "--size", "0"], "--size is 0; it must be 1 or more"),
         (["resnest14", "--batch"], "--batch names no number of images"),
-        (["resnest14", "--json", "no/such/place.json"], "There is no folder no/such"),
+        (["resnest14", "--json", "no/such/place.json"], "there is no folder no/such"),
         (["resnest14", "--plot", "."], "it is a folder"),
     ],
 )

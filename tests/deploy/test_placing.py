@@ -16,6 +16,7 @@ from resnestkit.deploy.placing import check_target, made_aside
 from resnestkit.deploy.quantise import quantise
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.progress import Reporter
+from resnestkit.runtime.card import Format
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -55,9 +56,9 @@ def test_a_folder_is_not_written_over(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("to", ["openvino", "onnx", "torch"])
-def test_a_full_disk_ends_in_one_sentence(checkpoint: Path, to: str) -> None:
+def test_a_full_disk_ends_in_one_sentence(checkpoint: Path, to: Format) -> None:
     """A bound of the size of files stands for the full disk; the earlier file stays."""
-    suffix = find_exporter(to).SUFFIX  # type: ignore[arg-type]
+    suffix = find_exporter(to).SUFFIX
     for ending in (suffix, ".bin"):
         checkpoint.with_suffix(ending).write_text("an earlier one")
     before = {path: path.read_bytes() for path in checkpoint.parent.iterdir()}

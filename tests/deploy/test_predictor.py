@@ -117,7 +117,7 @@ def test_guesses_have_a_place_before_they_are_made(folder: Path, tmp_path: Path,
         words = ("predict", folder / "net.xml", folder / "colours", flag)
         code, out, err = run(*words, tmp_path / "none" / "guesses")
         assert (code, out) == (2, "")
-        assert "There is no folder" in err
+        assert "there is no folder" in err
 
 
 def test_unreadable_images_are_left_out_or_raised(folder: Path, tmp_path: Path) -> None:

@@ -97,8 +97,10 @@ def _detect(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserEr
     from resnestkit.deploy.drawings import Drawings, leave_out_drawings  # noqa: PLC0415  (torch)
 
     images = leave_out_drawings(images)
+    folder = parsed.output or Path("detections")
+    check_places(parsed.json, parsed.csv, made=folder)
     predictor = DetectionPredictor(parsed.checkpoint, parsed.device, parsed.score)
-    drawings = Drawings(parsed.output or Path("detections"), images)
+    drawings = Drawings(folder, images)
     unreadable: list[UnreadableImage] = []
     detections = []
     for one, image in predictor.iterate(images, unreadable):
@@ -125,6 +127,8 @@ def _segment(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserE
     )
 
     images = leave_out_drawings(images)
+    folder = parsed.output or Path("segmentation")
+    check_places(parsed.json, parsed.csv, made=folder)
     predictor = SegmentationPredictor(
         parsed.checkpoint,
         parsed.device,
@@ -136,7 +140,6 @@ def _segment(parsed: PredictArguments, images: Sequence[Path]) -> Sequence[UserE
         MOST_MEGAPIXELS if parsed.max_megapixels is None else parsed.max_megapixels,
         parsed.precision or "float32",
     )
-    folder = parsed.output or Path("segmentation")
     written = MaskFolder(folder, images, predictor.card.classes, predictor.colours)
     unreadable: list[UnreadableImage] = []
     said = []
@@ -164,8 +167,10 @@ def _tell_segments(parsed: PredictArguments, images: Sequence[Path]) -> Sequence
     )
 
     images = leave_out_drawings(images)
+    folder = parsed.output or Path("panoptic")
+    check_places(parsed.json, parsed.csv, made=folder)
     predictor = PanopticPredictor(parsed.checkpoint, parsed.device, parsed.score)
-    classes, folder = predictor.card.classes, parsed.output or Path("panoptic")
+    classes = predictor.card.classes
     written = SegmentFolder(folder, images, classes, predictor.things, predictor.colours)
     unreadable: list[UnreadableImage] = []
     found = []

@@ -67,6 +67,7 @@ def train(arguments: Sequence[str]) -> int:
 def doctor(arguments: Sequence[str]) -> int:
     """Look at data, recipe and machine before a training."""
     parsed = parse_doctor(arguments)
+    check_places(parsed.json)
     from resnestkit.progress import Reporter  # noqa: PLC0415  (torch loads here)
     from resnestkit.training.checkup import check_up  # noqa: PLC0415  (torch loads here)
     from resnestkit.training.screen import show, to_dict  # noqa: PLC0415  (torch loads here)
@@ -82,6 +83,7 @@ def doctor(arguments: Sequence[str]) -> int:
 def evaluate(arguments: Sequence[str]) -> int:
     """Measure a checkpoint on labelled images."""
     parsed = parse(EvaluateArguments, "evaluate", arguments)
+    check_places(parsed.json)
     from resnestkit.tasks.detection_evaluation import DetectionEvaluation  # noqa: PLC0415  (torch)
     from resnestkit.tasks.panoptic_evaluation import PanopticEvaluation  # noqa: PLC0415  (torch)
     from resnestkit.tasks.segmentation_evaluation import (  # noqa: PLC0415  (torch loads here)
@@ -142,7 +144,7 @@ def explain(arguments: Sequence[str]) -> int:
 def export(arguments: Sequence[str]) -> int:
     """Write a model for another runtime, checked against PyTorch."""
     parsed = parse(ExportArguments, "export", arguments)
-    check_places(parsed.json, beside=parsed.output)
+    check_places(parsed.json, made=parsed.output and parsed.output.parent)
     from resnestkit.deploy.export import export  # noqa: PLC0415  (torch loads here)
 
     exported = export(
@@ -163,7 +165,7 @@ def export(arguments: Sequence[str]) -> int:
 def quantise(arguments: Sequence[str]) -> int:
     """Write a classifier in int8, and measure what that costs."""
     parsed = parse(QuantiseArguments, "quantise", arguments)
-    check_places(parsed.json, beside=parsed.output)
+    check_places(parsed.json, made=parsed.output and parsed.output.parent)
     from resnestkit.deploy.quantise import quantise  # noqa: PLC0415  (torch loads here)
 
     quantised = quantise(

@@ -8,18 +8,18 @@ from pathlib import Path
 from resnestkit.errors import UserError
 
 
-def check_places(*paths: Path | None, beside: Path | None = None) -> None:
+def check_places(*paths: Path | None, made: Path | None = None) -> None:
     """Raise UserError for a file that cannot be written later, before long work is done for it.
 
-    The folder of ``beside`` will be made by then.
+    The folder ``made`` will be there by then.
     """
     for path in paths:
-        if path is None or (beside is not None and path.parent == beside.parent):
+        if path is None or path.parent == made:
             continue
         if path.is_dir():
             raise UserError(f"Cannot write {path}: it is a folder.")
         if not path.parent.is_dir():
-            raise UserError(f"There is no folder {path.parent} to write {path.name} to.")
+            raise UserError(f"Cannot write {path}: there is no folder {path.parent}.")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise UserError(f"Cannot write {path}: Permission denied.")
 
