@@ -92,3 +92,15 @@ def test_an_answer_that_takes_too_long_is_given_up() -> None:
         model.gate.set()
         assert service.send(picture()).status == 200
     assert sum(model.batches) == 2  # who was given up in the queue was not computed
+
+
+def test_no_piece_of_an_answer_waits_until_the_client_has_acknowledged_another() -> None:
+    with (
+        serving(PatientModel()) as service,
+        socket.create_connection(("127.0.0.1", service.port)) as client,
+    ):
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+        (connection,) = service.server.server_state.connections
+        taken = connection.transport.get_extra_info("socket")
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -52,6 +52,7 @@ def serve(
     token = read_token(token_file)
     with open_socket(host, port) as listener:
         served = open_model(model, device, threads, precision)
+        served.warm(limits.batch_size)
         app = create_app(served, limits, token)
         server = make_server(app, limits)
         warnings.filterwarnings(
@@ -186,6 +187,10 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """As `asyncio.Protocol` has it."""
         super().connection_made(transport)
+        # asyncio sets it only where a socket names its protocol. Without it, the second piece of
+        # an answer waits until the client acknowledges the first: 40 ms, as a lone client sees it.
+        with suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.connections_at_most:
             self._refuse(503, "There are too many connections; try again in a second.")
         else:
