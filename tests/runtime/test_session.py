@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 from exported_files import CLASSES, expected_logits, write_colour_net
 from PIL import Image
@@ -39,9 +41,28 @@ def test_logits_are_those_of_the_net(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_known_size_takes_any_batch(tmp_path: Path, name: str) -> None:
     session = open_session(write_colour_net(tmp_path / name), size=(16, 16))
-    for batch in (1, 4):
+    for batch in (1, 4, 13):
         images = noise(batch, 3, 16, 16)
         assert np.abs(session.run(images) - expected_logits(images)).max() < 1e-5
+
+
+def test_openvino_meets_powers_of_two_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps kernels for every batch size it has met."""
+    met: list[int] = []
+    infer = openvino.InferRequest.infer
+
+    def watched(request: Any, inputs: list[Any], **options: Any) -> Any:
+        met.append(len(inputs[0]))
+        return infer(request, inputs, **options)
+
+    monkeypatch.setattr(openvino.InferRequest, "infer", watched)
+    session = open_session(write_colour_net(tmp_path / "net.xml"), size=(16, 16))
+    for batch in range(1, 17):
+        assert session.run(noise(batch, 3, 16, 16)).shape == (batch, 3)
+    assert set(met) == {1, 2, 4, 8, 16}
+    assert sum(met) == sum(range(1, 17))
 
 
 @pytest.mark.parametrize("name", FORMATS)

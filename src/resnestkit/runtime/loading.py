@@ -94,14 +94,32 @@ def _load_openvino(
         request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise _damaged(path, "OpenVINO", error) from error
+    any_batch = model.input(0).partial_shape[0].is_dynamic
     busy = threading.Lock()
 
+    def infer(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        found = request.infer([np.ascontiguousarray(images)], share_inputs=True)
+        return list(found.to_tuple())
+
     def run(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        pieces = np.split(images, _cuts(len(images))) if any_batch else [images]
         with busy:  # a request answers one at a time
-            found = request.infer([np.ascontiguousarray(images)], share_inputs=True)
-            return list(found.to_tuple())
+            parts = [infer(piece) for piece in pieces]
+        if len(parts) == 1:
+            return parts[0]
+        return [np.concatenate(one) for one in zip(*parts, strict=True)]
 
     return run
+
+
+def _cuts(count: int) -> list[int]:
+    """Where to cut a batch into powers of two, the largest first.
+
+    For every batch size that OpenVINO meets it makes kernels, and keeps them: for resnest50 in int8
+    that is 8 MB, and the half of a batch's time when it comes for the first time.
+    """
+    sizes = [1 << bit for bit in reversed(range(count.bit_length())) if count >> bit & 1]
+    return [sum(sizes[:number]) for number in range(1, len(sizes))]
 
 
 def _load_onnx(
