@@ -372,3 +372,20 @@ def test_the_command_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) 
     code, _, err = run("serve", "net.onnx")
     assert code == 2
     assert "pip install 'resnestkit[serve]'" in err
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.xml", "net.onnx"])
+def test_a_classifier_has_computed_one_image_and_a_whole_batch_before_the_first_request(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = open_model(folder / name)
+    counts: list[int] = []
+    logits = model._classifier.logits
+
+    def watched(images: list[Any]) -> Any:
+        counts.append(len(images))
+        return logits(images)
+
+    monkeypatch.setattr(model._classifier, "logits", watched)
+    model.warm(6)
+    assert counts == [1, 6]

@@ -5,12 +5,14 @@ Imports without torch: so does serving an .xml or .onnx.
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from PIL import Image
 from pydantic import BaseModel
 
 from resnestkit.deploy.predictor import open_classifier
@@ -73,6 +75,10 @@ class ServedModel(ABC):
         """Whether the file is another by now. What was read at the start serves all the same."""
         return [_stamp(path) for path in self._watched] != self._stamps
 
+    def warm(self, batch_size: int) -> None:
+        """Do what is slow when it is done for the first time, for batches of up to so many."""
+        del batch_size  # where images come one by one and in any size, there is nothing to plan for
+
     @abstractmethod
     def prepare(self, upload: Upload) -> Any:
         """What can be done for an image beside the computing of others. Raises UnreadableImage."""
@@ -101,6 +107,14 @@ class ClassifierModel(ServedModel):
         super().__init__(path, classifier.card)
         self._classifier = classifier
         self.size = classifier.preprocessing.size
+
+    def warm(self, batch_size: int) -> None:
+        """Plan for one image and for a whole batch: memory is then what it will be under load."""
+        square = io.BytesIO()
+        Image.new("RGB", (self._classifier.preprocessing.size,) * 2).save(square, "PNG")
+        image = self._classifier.decode(square.getvalue(), "a black square")
+        for count in (1, batch_size):
+            self._classifier.logits([image] * count)
 
     def prepare(self, upload: Upload) -> Any:
         """The square that the net sees."""
