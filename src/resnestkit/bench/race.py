@@ -8,8 +8,11 @@ from typing import TypeVar
 
 WARM = 2
 """Rounds that do not count."""
-_PAUSE = 0.002
-"""Seconds before each turn: a runtime's threads may spin a while after its work is done."""
+_PAUSE = 0.05
+"""Seconds before each turn: a runtime's threads spin for some time after its work is done.
+
+After 0.002 seconds those of ONNX Runtime took a third of the speed of whoever came next.
+"""
 
 KeyT = TypeVar("KeyT")
 
@@ -17,7 +20,7 @@ KeyT = TypeVar("KeyT")
 def race(
     runs: Mapping[KeyT, Callable[[], object]], rounds: int, advance: Callable[[int, str], None]
 ) -> dict[KeyT, tuple[float, ...]]:
-    """Seconds of every call of each.
+    """Seconds of every call of each, right after another of its own that does not count.
 
     Every other round goes backwards, so that nobody always comes after the same one.
 
@@ -31,6 +34,7 @@ def race(
     for number in range(WARM + rounds):
         for key in order if number % 2 else reversed(order):
             time.sleep(_PAUSE)
+            runs[key]()  # wakes the processor, and fetches the weights, which others pushed out
             started = time.perf_counter()
             runs[key]()
             spent[key].append(time.perf_counter() - started)
