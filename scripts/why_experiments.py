@@ -257,6 +257,7 @@ def watch(model: nn.Module) -> Iterator[dict[str, Seen]]:
 def print_tables(epochs: int) -> None:
     """A row for each arm, then a row for each of its runs."""
     done = [one for one in KEPT.read().values() if one["epochs"] == epochs]
+    done.sort(key=lambda one: int(one["seed"]))  # lanes of one seed each end in any order
     print(
         "\n| gate | seeds | parameters | multiply-adds | test accuracy | entropy | spread | "
         "sum of the weights | CPU minutes |"

@@ -67,6 +67,10 @@ def test_the_guide_of_explain_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert names["seen"].attention("layer3.2").entropy == pytest.approx(1)  # as its comment says
 
 
+def test_nothing_in_why_is_left_to_be_measured() -> None:
+    assert "not measured" not in WHY.read_text(encoding="utf-8")
+
+
 def test_figures_and_links_of_why_exist() -> None:
     text = WHY.read_text(encoding="utf-8")
     figures = {DOCS / name for name in re.findall(r"!\[.+?\]\((.+?)\)", text)}
