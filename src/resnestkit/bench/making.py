@@ -47,7 +47,7 @@ class Workshop:
         name, model = self._find_model(plan.library)
         path = self._write(plan, model)
         if plan.precision == "int8":
-            path = quantise(path, self.noise(_CALIBRATION))
+            path = quantise(path, self.noise(_CALIBRATION), finished=plan.is_ours)
         subject = self.subject
         macs = subject.macs
         if plan.library == "torchvision":
@@ -129,10 +129,11 @@ def _convert(onnx: Path, path: Path) -> None:
     openvino.save_model(openvino.convert_model(onnx), path, compress_to_fp16=False)
 
 
-def quantise(path: Path, images: NDArray[np.float32]) -> Path:
+def quantise(path: Path, images: NDArray[np.float32], *, finished: bool) -> Path:
     """A file's twin in int8 beside it, by NNCF's defaults but for its correction of biases.
 
-    The correction takes minutes, and changes nothing but the values of biases.
+    The correction takes minutes, and changes nothing but the values of biases. Ours is ``finished``
+    as `resnestkit quantise` does it; a peer's is as NNCF gives it.
     """
     target = path.with_name(f"{path.stem}-int8{path.suffix}")
     if target.exists():
@@ -145,5 +146,7 @@ def quantise(path: Path, images: NDArray[np.float32]) -> Path:
             subset_size=len(images),
             advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
         )
+    if finished:
+        quantiser.finish(made)
     quantiser.write(made, target)
     return target

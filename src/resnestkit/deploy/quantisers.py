@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from resnestkit.deploy.int8_joins import free_joins
 from resnestkit.deploy.placing import explain_writing
 from resnestkit.extras import require
 from resnestkit.runtime.card import IMAGES, Format
@@ -32,6 +33,8 @@ class Quantiser(NamedTuple):
     write: Callable[[Any, Path], None]
     feed: Callable[[NDArray[np.float32]], Any]
     """A batch as NNCF hands it to a model of this format."""
+    finish: Callable[[Any], object]
+    """Do to what NNCF gives what it leaves undone, in place."""
     prepare: Callable[[Any], Run]
     """What NNCF gives to be measured, as a function that gives logits."""
     layers: Callable[[Any], dict[str, bool]]
@@ -108,6 +111,10 @@ def _prepare_onnx(model: Any) -> Run:
     return run
 
 
+def _leave(_model: Any) -> None:
+    """ONNX Runtime has 8-bit kernels for the parts of a join, and none for the whole."""
+
+
 def _layers_of_onnx(model: Any) -> dict[str, bool]:
     weights = {tensor.name for tensor in model.graph.initializer}
     unpacked = {
@@ -126,6 +133,7 @@ _OPENVINO = Quantiser(
     _read_openvino,
     _write_openvino,
     lambda images: images,
+    free_joins,
     _prepare_openvino,
     _layers_of_openvino,
     "openvino",
@@ -135,6 +143,7 @@ _ONNX = Quantiser(
     _read_onnx,
     _write_onnx,
     lambda images: {IMAGES: images},
+    _leave,
     _prepare_onnx,
     _layers_of_onnx,
     "onnx",

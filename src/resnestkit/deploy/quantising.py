@@ -101,6 +101,7 @@ class Work:
         """
         self.reporter.say(f"quantising  by {self.learnt.count} images")
         quantised = self._quantise(source)
+        self.quantiser.finish(quantised)
         self.quantiser.write(quantised, made)
         cost = self._measure(source, made)
         if cost.drop > self.max_drop:
@@ -109,6 +110,7 @@ class Work:
                 f"{self.max_drop:.2%} is allowed"
             )
             quantised = self._restore(source)
+            self.quantiser.finish(quantised)
             self.quantiser.write(quantised, made)
             cost = self._measure(source, made)
         if cost.drop > self.max_drop:
