@@ -67,6 +67,14 @@ def test_ratios_are_with_the_best_peer_of_the_same_net_and_with_timm_eager() -> 
     assert eager.ratio == pytest.approx(4)
 
 
+def test_a_ratio_is_of_those_who_shared_a_round() -> None:
+    ours, peer = row(OURS, 1, 1, 1, 3, 3), row(PEER, 1.5, 1.5, 4.5, 4.5, 4.5)
+
+    [ratio] = find_ratios(replace(HEAT, rows=(ours, peer)))
+
+    assert ratio.ratio == pytest.approx(1.5)  # the medians, 1 and 4.5, are of different times
+
+
 def test_eager_stands_once_where_it_is_the_best_peer_too() -> None:
     heat = replace(HEAT, rows=(HEAT.rows[0], HEAT.rows[3]))
 

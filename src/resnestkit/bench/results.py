@@ -85,7 +85,7 @@ class Ratio:
     ours: str
     peer: str
     ratio: float
-    """Of the medians."""
+    """Median of the rounds' ratios: who else uses the machine slows a round for everybody in it."""
     low: float
     """A quarter of the rounds stay below this."""
     high: float
@@ -157,7 +157,7 @@ def find_ratios(heat: Heat) -> list[Ratio]:
 def _compare(heat: Heat, ours: Row, peer: Row) -> Ratio:
     by_round = [b / a for a, b in zip(ours.seconds, peer.seconds, strict=True)]
     low, high = spread(by_round)
-    middle = peer.milliseconds / ours.milliseconds
+    middle = statistics.median(by_round)
     return Ratio(heat.net, heat.batch, ours.plan.name, peer.plan.name, middle, low, high)
 
 
