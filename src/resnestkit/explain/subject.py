@@ -1,4 +1,8 @@
-"""What is explained: classifier, detector or segmenter, behind one face: a score per class."""
+"""What is explained: classifier, detector or segmenter, behind one face: a score per class.
+
+Detectors and segmenters have modules of their own, which are imported for them alone: their
+libraries take seconds to import.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,6 @@ from torch.nn import functional as F
 from resnestkit.compute import choose_compute
 from resnestkit.data.images import read_image
 from resnestkit.data.transforms import EvaluationTransform, normalise
-from resnestkit.detection.detector import Detector
-from resnestkit.detectors import load_detector
 from resnestkit.errors import UserError, nearest
 from resnestkit.explain.activation import map_activation
 from resnestkit.factory import load_model
@@ -29,9 +31,6 @@ from resnestkit.models.headed import Headed
 from resnestkit.models.zoo import TABLE
 from resnestkit.preprocessing import Preprocessing
 from resnestkit.runtime.card import DeployCard
-from resnestkit.segmentation.scales import known_protocol, resize_images, scale_size
-from resnestkit.segmentation.segmenter import Segmenter
-from resnestkit.segmenters import load_segmenter
 from resnestkit.weights.checkpoint import DETECTOR, PANOPTIC, SEGMENTER, ModelCard, read_kind
 
 Pixels = UInt8[NDArray[np.uint8], "h w 3"]
@@ -41,9 +40,6 @@ EXPORTED = (".xml", ".onnx", ".pt2")
 """Ends of the names of what `resnestkit export` writes."""
 NOTHING = "nothing found"
 """In place of a class, where no class has a score."""
-
-MOST_SIDE = 640
-"""Longer side, in pixels, to which a segmenter's image is reduced if its training says nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,110 +142,15 @@ class ClassifierSubject(Subject):
     def look(self, image: UInt8[Tensor, "c h w"], name: str = "image") -> Look:
         """Resized and cropped as its evaluation does."""
         square = EvaluationTransform(self.preprocessing)(image)
-        return _see(square, normalise(square[None], self.preprocessing), name, self.device)
+        return see(square, normalise(square[None], self.preprocessing), name, self.device)
 
     def score(self, looks: Sequence[Look]) -> Scores:
         """Probabilities."""
-        return torch.softmax(self.model(_stack(looks)).float(), 1)
+        return torch.softmax(self.model(stack(looks)).float(), 1)
 
     def activate(self, look: Look, target: int) -> Float32[NDArray[np.float32], "h w"] | None:
         """Grad-CAM of the class's logit."""
         return map_activation(self.model, self.last_stage, look.image, target)
-
-
-class SegmenterSubject(Subject):
-    """A segmenter: a class's score is the mean of its probability over the pixels."""
-
-    kind = "segmenter"
-    answer = "mean probability of a pixel"
-    side: int | None = None
-    """Pixels to which an image's longer side is resized; None reduces large ones alone."""
-
-    def look(self, image: UInt8[Tensor, "c h w"], name: str = "image") -> Look:
-        """Resized as the validation of its training does."""
-        height, width = image.shape[1:]
-        side = self.side or min(MOST_SIDE, max(height, width))
-        resized = resize_images(image[None].float(), scale_size((height, width), side))
-        pixels = resized.round().clamp(0, 255).byte()
-        return _see(pixels[0], normalise(pixels, self.preprocessing), name, self.device)
-
-    def score(self, looks: Sequence[Look]) -> Scores:
-        """Mean probabilities."""
-        return torch.softmax(self.model(_stack(looks)), 1).mean((2, 3))
-
-    def activate(self, look: Look, target: int) -> Float32[NDArray[np.float32], "h w"] | None:
-        """Grad-CAM of the class's logits, summed over the pixels that are said to be of it.
-
-        So Vinogradova et al. 2020 (Seg-Grad-CAM) have it; where no pixel is, over all of them.
-        """
-
-        def summed(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-            logits: Tensor = self.model(images)
-            inside = logits.argmax(1, keepdim=True) == target
-            counted = torch.where(inside.any(), inside, torch.ones_like(inside))
-            return (logits * counted).sum((2, 3))
-
-        return map_activation(summed, self.last_stage, look.image, target)
-
-
-class DetectorSubject(Subject):
-    """A detector: a class's score is that of its surest object, 0 where there is none."""
-
-    kind = "detector"
-    answer = "score of the surest object"
-
-    def look(self, image: UInt8[Tensor, "c h w"], name: str = "image") -> Look:
-        """As it is; the detector resizes it itself, and pads it to the right and below."""
-        floats = (image.float() / 255).to(self.device)
-        with self.resting():  # in training mode it would draw a size, which is not the one seen
-            size = self.model.transform([floats])[0].image_sizes[0]  # type: ignore[operator]  # a module
-        seen = F.interpolate(floats[None], size, mode="bilinear", antialias=True)[0]
-        pixels = (255 * seen).round().clamp(0, 255).byte()  # not the image's own: it may be huge
-        return Look(name, _draw_on(pixels), floats[None], size)
-
-    def score(self, looks: Sequence[Look]) -> Scores:
-        """The highest score of each class."""
-        with _without_masks(self.model):
-            outputs = self.model([look.image[0] for look in looks])
-        scores = torch.zeros(len(looks), len(self.classes))
-        for row, output in zip(scores, outputs, strict=True):
-            labels, found = output["labels"].cpu() - 1, output["scores"].float().cpu()
-            row.scatter_reduce_(0, labels, found, "amax")
-        return scores
-
-    def activate(self, look: Look, target: int) -> Float32[NDArray[np.float32], "h w"] | None:
-        """HiResCAM of the score of the class's surest object; None where there is no such object.
-
-        The score is of one region, and other places have no gradient: Grad-CAM, which weighs all
-        places alike, lights what lies elsewhere. Boxes are where the detector put them: gradients
-        go through the scores alone.
-        """
-        if not self.score([look])[0, target]:
-            return None
-
-        def surest(images: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 classes"]:
-            with _without_masks(self.model):
-                (output,) = self.model([images[0]])
-            best: Tensor = output["scores"][output["labels"] == target + 1].max()
-            place: Tensor = F.one_hot(torch.tensor([target]), len(self.classes)).to(best)
-            return best * place
-
-        return map_activation(surest, self.last_stage, look.image, target, by_place=True)
-
-
-@contextmanager
-def _without_masks(model: nn.Module) -> Iterator[None]:
-    """Let a detector find boxes alone: no score needs masks, which are as large as the image."""
-    heads = getattr(model, "roi_heads", None)
-    if heads is None:
-        yield
-        return
-    # An instance's own attribute comes before its class's method, and goes without a trace.
-    vars(heads)["has_mask"] = lambda: False
-    try:
-        yield
-    finally:
-        vars(heads).pop("has_mask")
 
 
 def best_class(scores: Float[NDArray[np.float32], " classes"]) -> int | None:
@@ -285,16 +186,27 @@ def open_subject(
             f"{path} is an exported file, which has no attention to look at: give the checkpoint "
             "that it was made of."
         )
-    loaders = {DETECTOR: load_detector, SEGMENTER: load_segmenter}
     kind = read_kind(path) if path.is_file() else ""
     if kind == PANOPTIC:
         raise UserError(
             f"{path} holds a panoptic net; classifiers, detectors and segmenters are explained."
         )
-    loaded, card = loaders[kind](path) if kind in loaders else load_model(path)
+    loaded, card = _load(path, kind)
     loaded.require_head(str(path))
     choose_compute(device, "float32").place(loaded)
     return subject_of(loaded, card, card.classes)
+
+
+def _load(path: Path, kind: str) -> tuple[Headed, ModelCard]:
+    if kind == DETECTOR:
+        from resnestkit.detectors import load_detector  # noqa: PLC0415  (slow to import)
+
+        return load_detector(path)
+    if kind == SEGMENTER:
+        from resnestkit.segmenters import load_segmenter  # noqa: PLC0415  (slow to import)
+
+        return load_segmenter(path)
+    return load_model(path)
 
 
 def subject_of(
@@ -303,42 +215,42 @@ def subject_of(
     classes: Sequence[str] | None = None,
 ) -> Subject:
     """As `open_subject`, of a model that was read already, with what its checkpoint says of it."""
-    net = card.net if card else ""
-    if isinstance(model, Detector):
-        names = classes or _numbered(model.spec.classes, 1)
-        return DetectorSubject(model, model.backbone.body, names, model.preprocessing, net)
-    if isinstance(model, Segmenter):
-        names = classes or _numbered(model.spec.classes)
-        subject = SegmenterSubject(model, model.body, names, model.preprocessing, net)
-        said = card.data if isinstance(card, ModelCard) else {}
-        subject.side = known_protocol(said.get("protocol")).side
-        return subject
     if isinstance(model, Backbone):
         images = model.preprocessing or Preprocessing.for_images(224, model.in_channels)
-        names = classes or _numbered(model.classes)
-        return ClassifierSubject(model, model, names, card.preprocessing if card else images, net)
+        names = classes or numbered(model.classes)
+        preprocessing = card.preprocessing if card else images
+        return ClassifierSubject(model, model, names, preprocessing, card.net if card else "")
+    from resnestkit.explain import detectors, segmenters  # noqa: PLC0415  (slow to import)
+
+    for room in (detectors, segmenters):
+        subject: Subject | None = room.subject_of(model, card, classes)
+        if subject is not None:
+            return subject
     raise UserError(
         f"A {type(model).__name__} cannot be explained, but nets of create_model, detectors of "
         "create_detector and segmenters of create_segmenter can."
     )
 
 
-def _numbered(count: int, first: int = 0) -> list[str]:
+def numbered(count: int, first: int = 0) -> list[str]:
+    """Names of classes that have none."""
     return [f"class {number}" for number in range(first, count + first)]
 
 
-def _see(
+def see(
     pixels: UInt8[Tensor, "c h w"], image: Float[Tensor, "1 c h w"], name: str, device: torch.device
 ) -> Look:
-    return Look(name, _draw_on(pixels), image.to(device), (pixels.shape[1], pixels.shape[2]))
+    """An image of which the net sees all, and nothing else."""
+    return Look(name, draw_on(pixels), image.to(device), (pixels.shape[1], pixels.shape[2]))
 
 
-def _draw_on(pixels: UInt8[Tensor, "c h w"]) -> Pixels:
+def draw_on(pixels: UInt8[Tensor, "c h w"]) -> Pixels:
     """As drawings take it, grey images too."""
     return pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def _stack(looks: Sequence[Look]) -> Float[Tensor, "b c h w"]:
+def stack(looks: Sequence[Look]) -> Float[Tensor, "b c h w"]:
+    """What a net is called with for images of one size."""
     stacked = torch.cat([look.image for look in looks])
     return stacked.contiguous(memory_format=torch.channels_last)
 
