@@ -27,10 +27,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from resnestkit.data.augmentation import Augmentation, TrainingTransform
 from resnestkit.data.files import find_images
 from resnestkit.data.images import FileImages
 from resnestkit.data.loaders import Batches, EpochSampler, TransformedImages
-from resnestkit.data.transforms import Augmentation, TrainingTransform, normalise
+from resnestkit.data.transforms import normalise
 from resnestkit.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 BATCH = 64

@@ -100,6 +100,23 @@ def test_train_evaluate_predict(trained: Path, run: Run, tmp_path: Path) -> None
     assert {row["class"] for row in rows} <= {"red", "green", "blue"}
 
 
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+def test_a_classifier_answers_without_torchvision(trained: Path, tmp_path: Path, verb: str) -> None:
+    """Which takes seconds to import, and which no classifier needs."""
+    Image.open(trained / "colours" / "red" / "00.png").save(tmp_path / "red.jpg")
+    words = [verb, f"{trained}/run/best.safetensors", str(tmp_path / "red.jpg")]
+    program = (
+        "import sys; from resnestkit import cli\n"
+        f"try: cli.main({words})\n"
+        "except SystemExit as left: assert not left.code, left.code\n"
+        "assert 'torch' in sys.modules and 'torchvision' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_compare_draws_and_lists_runs(trained: Path, run: Run, tmp_path: Path) -> None:
     picture = tmp_path / "comparison.png"
     words: list[str | Path] = ["compare", trained / "run", "--output", picture]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from resnestkit.data.augmentation import Augmentation, TrainingTransform
 from resnestkit.data.images import FileImages, MemoryImages
 from resnestkit.data.loaders import (
     Batch,
@@ -16,7 +17,7 @@ from resnestkit.data.loaders import (
     TransformedImages,
     choose_workers,
 )
-from resnestkit.data.transforms import Augmentation, EvaluationTransform, TrainingTransform
+from resnestkit.data.transforms import EvaluationTransform
 from resnestkit.errors import UserError
 from resnestkit.preprocessing import Preprocessing
 

@@ -9,12 +9,13 @@ import torch
 from packing import picture, samples, write_tar
 
 from resnestkit.data import shards as shards_module
+from resnestkit.data.augmentation import Augmentation, TrainingTransform
 from resnestkit.data.check import check_images, refuse_unreadable
 from resnestkit.data.loaders import Batches, EpochSampler, InOrder, TransformedImages
 from resnestkit.data.packed import load_packed
 from resnestkit.data.shards import index_shard
 from resnestkit.data.sources import TrainedOn, load_for_evaluation, load_source
-from resnestkit.data.transforms import Augmentation, EvaluationTransform, TrainingTransform
+from resnestkit.data.transforms import EvaluationTransform
 from resnestkit.errors import UserError
 from resnestkit.preprocessing import Preprocessing
 

@@ -10,16 +10,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from resnestkit.data.augmentation import Augmentation, Lighting, TrainingTransform
 from resnestkit.data.seeding import mix_seed, seeded
-from resnestkit.data.transforms import (
-    Augmentation,
-    EvaluationTransform,
-    Lighting,
-    TrainingTransform,
-    normalise,
-)
+from resnestkit.data.transforms import EvaluationTransform, normalise
 from resnestkit.errors import UserError
-from resnestkit.preprocessing import ChannelOrder, Preprocessing
+from resnestkit.preprocessing import ChannelOrder, Interpolation, Preprocessing
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -56,6 +51,23 @@ def test_evaluation_is_pillows_resize_and_centre_crop() -> None:
 def test_augmentation_takes_the_smallest_and_the_longest(crop: str, size: tuple[int, int]) -> None:
     transform = TrainingTransform(Preprocessing(16, 1.0), Augmentation(crop))  # type: ignore[arg-type]
     assert transform(picture(*size)).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(81, 100), (300, 40), (20, 31), (57, 57)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_evaluation_is_torchvisions_resize_and_centre_crop(
+    size: tuple[int, int], kind: Interpolation, channels_last: bool
+) -> None:
+    image = picture(*size)
+    if channels_last:
+        image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    mode = v2.InterpolationMode(kind)
+    resized = v2.functional.resize(image, [57], interpolation=mode, antialias=True)
+    theirs = v2.functional.center_crop(resized, [50, 50])
+    ours = EvaluationTransform(Preprocessing(50, 50 / 57, interpolation=kind))(image)
+    assert torch.equal(ours, theirs)
+    assert ours.stride() == theirs.stride()
 
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:

@@ -2,16 +2,17 @@
 
 Both hand the file to libjpeg-turbo with the same settings. What they could treat differently (CMYK,
 12 bits, lossless, colour asked for as grey, very large, damaged) is left to Pillow. So is
-everything where torchvision has no decoder: it means to part with it after 0.29.
+everything where torchvision has no decoder (it means to part with it after 0.29), or nobody has
+imported it: that takes longer than Pillow takes for hundreds of images.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torchvision.io  # noqa: F401  (registers the decoder)
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -37,23 +38,23 @@ class _Frame(NamedTuple):
 
 def _find_decoder() -> Callable[..., Any] | None:
     """The operator itself: the function around it warns of its end with every image."""
+    if "torchvision.io" not in sys.modules:  # which registers it
+        return None
     try:
         return torch.ops.image.decode_jpeg
     except (AttributeError, RuntimeError):
         return None
 
 
-_decode = _find_decoder()
-
-
 def decode_plain_jpeg(content: bytes, channels: int) -> UInt8[Tensor, "c h w"] | None:
     """The image as `resnestkit.data.images.decode_image` gives it; None if it is for Pillow."""
     frame = _read_frame(content) if content.startswith(_START) else None
-    if _decode is None or frame is None or not _is_plain(frame, content, channels):
+    decode = _find_decoder()
+    if decode is None or frame is None or not _is_plain(frame, content, channels):
         return None
     coded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     try:
-        image: Tensor = _decode(coded, _RGB if channels == 3 else _GREY, True)
+        image: Tensor = decode(coded, _RGB if channels == 3 else _GREY, True)
     except RuntimeError:  # damaged; Pillow reads more of these, and says what is wrong with others
         return None
     return image

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional
+from torch.nn import functional as F
 
 from resnestkit.data.files import is_image_file
 from resnestkit.data.images import UnreadableImage, read_image
@@ -142,8 +142,11 @@ def _prepare(
 ) -> NDArray[np.float32]:
     """Images of a size, normalised; what their sides were to each other does not matter here."""
     chosen = [images[i % len(images)] for i in range(batch)]
-    sized = [functional.resize(image, [height, width], antialias=True) for image in chosen]
-    prepared: NDArray[np.float32] = normalise(torch.stack(sized), preprocessing).numpy()
+    sized = [
+        F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)
+        for image in chosen
+    ]
+    prepared: NDArray[np.float32] = normalise(torch.cat(sized), preprocessing).numpy()
     return prepared
 
 

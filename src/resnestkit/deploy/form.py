@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from resnestkit.models.attention import SplitAttention
 from resnestkit.models.blocks import Bottleneck
-from resnestkit.models.layers import DropBlock
+from resnestkit.models.layers import DropBlock, is_torchvision
 
-_DEAD = (nn.Dropout, nn.Dropout2d, DropBlock, StochasticDepth)
+_DEAD = (nn.Dropout, nn.Dropout2d, DropBlock)
 _LOOK = 96
 """Pixels of a side of the image by which it is seen which norm follows which convolution.
 
@@ -59,7 +58,7 @@ def _is_dead(part: nn.Module) -> bool:
     """Whether a part does nothing in evaluation; so do pools of one pixel, as in shortcuts."""
     if isinstance(part, nn.AvgPool2d):
         return part.kernel_size in {1, (1, 1)} and part.stride in {1, (1, 1)}
-    return isinstance(part, _DEAD)
+    return isinstance(part, _DEAD) or is_torchvision(part, "StochasticDepth")
 
 
 def fold_norms(model: nn.Module, in_channels: int = 3) -> int:
@@ -100,7 +99,7 @@ def _find_pairs(model: nn.Module, in_channels: int) -> list[tuple[str, str]]:
     for name, part in model.named_modules():
         if isinstance(part, nn.Conv2d):
             handles.append(part.register_forward_hook(note(name)))
-        elif isinstance(part, (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm2d)):
+        elif _is_batch_norm(part):
             handles.append(part.register_forward_pre_hook(ask(name)))
     first = next(model.parameters(), torch.zeros(()))
     with torch.inference_mode():
@@ -108,6 +107,11 @@ def _find_pairs(model: nn.Module, in_channels: int) -> list[tuple[str, str]]:
     for handle in handles:
         handle.remove()
     return pairs
+
+
+def _is_batch_norm(part: nn.Module) -> bool:
+    own = isinstance(part, nn.modules.batchnorm._BatchNorm)
+    return own or is_torchvision(part, "FrozenBatchNorm2d")
 
 
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:

@@ -1,4 +1,7 @@
-"""The small parts of which every net is made: norms, stems, shortcuts, regularisers."""
+"""The small parts of which every net is made: norms, stems, shortcuts, regularisers.
+
+torchvision's parts are imported where a net has them: it takes seconds, and most nets have none.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth, drop_block2d
 
 from resnestkit.models.spec import NORM_POLICIES, NetSpec, NormPolicy
 from resnestkit.ops import fused
@@ -24,6 +26,14 @@ def group_norm(channels: int) -> nn.GroupNorm:
     most = max(1, min(32, channels // 16))
     groups = next(count for count in range(most, 0, -1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
+
+
+def frozen_norm(channels: int) -> nn.Module:
+    """Batch normalisation whose statistics and parameters stay as they are: torchvision's."""
+    from torchvision.ops import FrozenBatchNorm2d  # noqa: PLC0415  (slow to import)
+
+    norm: nn.Module = FrozenBatchNorm2d(channels)
+    return norm
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
@@ -65,7 +75,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 _NORMS: dict[NormPolicy, NormFactory] = {
     "batch": nn.BatchNorm2d,
     "sync": SyncBatchNorm,
-    "frozen": FrozenBatchNorm2d,
+    "frozen": frozen_norm,
     "group": group_norm,
 }
 
@@ -251,21 +261,35 @@ def make_shortcut(
     return nn.Sequential(reduce, norm(out_channels))
 
 
-class DropBlock(DropBlock2d):
+class DropBlock(nn.Module):
     """DropBlock (Ghiasi et al. 2018): zero squares of features in training, and rescale.
 
     torchvision's module refuses maps of 2x2, for which its block has an even side; here the side
     is the largest odd number that fits.
+
+    Args:
+        p: probability that a feature is dropped.
+        block_size: side of the squares, in pixels of the map.
     """
+
+    def __init__(self, p: float, block_size: int) -> None:
+        super().__init__()
+        self.p, self.block_size = p, block_size
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Drop blocks while training; the identity otherwise."""
         if not self.training or self.p == 0:
             return x
+        from torchvision.ops import drop_block2d  # noqa: PLC0415  (slow to import)
+
         side = min(self.block_size, *x.shape[2:])
         odd = side if side % 2 else side - 1
         dropped: Tensor = drop_block2d(x, self.p, odd)
         return dropped
+
+    def extra_repr(self) -> str:
+        """As print shows it."""
+        return f"p={self.p}, block_size={self.block_size}"
 
 
 def drop_block(probability: float, size: int = 3) -> nn.Module:
@@ -275,7 +299,12 @@ def drop_block(probability: float, size: int = 3) -> nn.Module:
 
 def stochastic_depth(probability: float) -> nn.Module:
     """Stochastic depth (Huang et al. 2016): drop a whole residual branch, image by image."""
-    return StochasticDepth(probability, "row") if probability > 0 else nn.Identity()
+    if probability <= 0:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth  # noqa: PLC0415  (slow to import)
+
+    depth: nn.Module = StochasticDepth(probability, "row")
+    return depth
 
 
 def set_drop_block(module: nn.Module, probability: float) -> None:
@@ -287,4 +316,13 @@ def set_drop_block(module: nn.Module, probability: float) -> None:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module normalises: its parameters are not weights, and are never decayed."""
-    return isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, FrozenBatchNorm2d))
+    own = isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm))
+    return own or is_torchvision(module, "FrozenBatchNorm2d")
+
+
+def is_torchvision(module: nn.Module, name: str) -> bool:
+    """Whether a module is an instance of a class of torchvision's, which need not be imported."""
+    return any(
+        kind.__name__ == name and kind.__module__.startswith("torchvision.")
+        for kind in type(module).__mro__
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from resnestkit.data.augmentation import Augmentation, TrainingTransform
 from resnestkit.data.check import Checked, check_images, refuse_unreadable
 from resnestkit.data.loaders import (
     Batch,
@@ -17,7 +18,7 @@ from resnestkit.data.loaders import (
     choose_workers,
 )
 from resnestkit.data.sources import Source
-from resnestkit.data.transforms import Augmentation, EvaluationTransform, TrainingTransform
+from resnestkit.data.transforms import EvaluationTransform
 from resnestkit.errors import UserError
 from resnestkit.models.zoo import Net
 from resnestkit.preprocessing import Preprocessing

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
-
-from torch.export import ExportedProgram
+from typing import TYPE_CHECKING, Protocol, cast
 
 from resnestkit.extras import require
 from resnestkit.runtime.card import Format
 from resnestkit.runtime.loading import Run
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram  # slow to import, and needed to write alone
 
 _NEEDS: dict[Format, tuple[str, ...]] = {
     "onnx": ("onnxscript", "onnxruntime"),
