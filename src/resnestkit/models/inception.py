@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from resnestkit.models.attention import SqueezeExcite
 from resnestkit.models.backbone import Backbone, Stage
-from resnestkit.models.layers import NormFactory, norm_factory
+from resnestkit.models.layers import NormFactory, draw_weights, norm_factory
 from resnestkit.models.spec import (
     InceptionForm,
     InceptionSpec,
@@ -85,10 +84,7 @@ class InceptionNet(Backbone):
         self.drop = nn.Dropout(spec.dropout if dropout is None else dropout)
         features = self.stages[-1].channels
         self.add_module(self.head, nn.Linear(features, classes) if classes else nn.Identity())
-        for part in self.modules():  # as ResNet draws them
-            if isinstance(part, nn.Conv2d):
-                fan_out = part.out_channels * math.prod(part.kernel_size)
-                nn.init.normal_(part.weight, 0.0, math.sqrt(2.0 / fan_out))
+        draw_weights(self)
 
     @abstractmethod
     def _build(

@@ -5,6 +5,7 @@ torchvision's parts are imported where a net has them: it takes seconds, and mos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -188,6 +189,18 @@ def conv(
         groups=groups,
         bias=False,
     )
+
+
+def draw_weights(net: nn.Module) -> None:
+    """Convolutions' weights as the authors draw them: normal, by the fan out (He et al. 2015).
+
+    A net on the meta device has none, and torch would import its compiler to draw them, which takes
+    seconds.
+    """
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d) and not part.weight.is_meta:
+            fan_out = part.out_channels * math.prod(part.kernel_size)
+            nn.init.normal_(part.weight, 0.0, math.sqrt(2.0 / fan_out))
 
 
 def make_stem(spec: NetSpec, in_channels: int, norm: NormFactory) -> nn.Module:

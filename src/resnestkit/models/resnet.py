@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from resnestkit.models.backbone import Backbone, Stage
 from resnestkit.models.blocks import BlockPlace, ResidualBlock, block_class
-from resnestkit.models.layers import is_norm, make_pool, make_stem, norm_factory, norm_relu
+from resnestkit.models.layers import (
+    draw_weights,
+    is_norm,
+    make_pool,
+    make_stem,
+    norm_factory,
+    norm_relu,
+)
 from resnestkit.models.spec import NetSpec, NormPolicy, StagePlan, plan_stages
 
 DROP_BLOCK_STAGES = 2
@@ -110,10 +115,7 @@ class ResNet(Backbone):
 
     def _initialise(self, zero_gamma: bool) -> None:
         """Weights as the authors draw them, then zero-gamma last, so that nothing undoes it."""
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                fan_out = part.out_channels * math.prod(part.kernel_size)
-                nn.init.normal_(part.weight, 0.0, math.sqrt(2.0 / fan_out))
+        draw_weights(self)
         if not zero_gamma:
             return
         for part in self.modules():
