@@ -20,6 +20,7 @@ from resnestkit.bench.memory import ask_peak
 from resnestkit.bench.results import Heat, Row
 from resnestkit.bench.running import Settings, _Bench, benchmark
 from resnestkit.bench.subjects import make_subject
+from resnestkit.deploy.int8_joins import free_joins
 from resnestkit.models.zoo import find_net
 from resnestkit.progress import Reporter
 from resnestkit.runtime.openvino_core import openvino_core
@@ -90,6 +91,7 @@ def test_ours_in_int8_is_close_to_the_net(shop: Workshop) -> None:
 
     check_rounding(shop, shop.subject.model, contender)
     assert Path(contender.path).name == "resnestkit-int8.xml"
+    assert free_joins(openvino_core().read_model(contender.path)) == 0  # they are free already
 
 
 def test_peer_in_int8_is_close_to_the_net(shop: Workshop) -> None:

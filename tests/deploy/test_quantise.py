@@ -12,6 +12,7 @@ from pictures import draw_class_folders
 
 from resnestkit import Predictor, UserError
 from resnestkit.data.images import read_image
+from resnestkit.deploy.int8_joins import free_joins
 from resnestkit.deploy.quantise import quantise
 from resnestkit.deploy.quantisers import find_quantiser
 from resnestkit.progress import Reporter
@@ -126,6 +127,12 @@ def test_a_checkpoint_is_exported_first(tmp_path: Path, data: Path) -> None:
         "net.int8.onnx",
         "net.safetensors",
     ]
+
+
+def test_joins_for_openvino_are_free_of_steps(tmp_path: Path, data: Path) -> None:
+    net = save_tiny_net(tmp_path / "net.safetensors", PREPROCESSING)
+    made = quantise(net, data, "openvino", max_drop=0.9, images=4, reporter=QUIET)
+    assert free_joins(find_quantiser("openvino").read(made.path)) == 0
 
 
 def test_the_command_says_what_it_costs(tmp_path: Path, data: Path, run: Run) -> None:

@@ -85,7 +85,7 @@ class Ratio:
     ours: str
     peer: str
     ratio: float
-    """Median of the rounds' ratios: who else uses the machine slows a round for everybody in it."""
+    """Median of the rounds' own: what slows a whole round cancels."""
     low: float
     """A quarter of the rounds stay below this."""
     high: float

@@ -66,7 +66,10 @@ def _limit_aspect(image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c h2 w2"]:
 def _resize(
     image: UInt8[Tensor, "c h w"], short: int, interpolation: Interpolation
 ) -> UInt8[Tensor, "c h2 w2"]:
-    """As torchvision does it to a tensor, whose import takes seconds: the same call of torch."""
+    """As torchvision, whose import takes seconds, does it to a tensor: the same call of torch.
+
+    (Where x86 lacks AVX2 it goes by float32, which may differ by a level.)
+    """
     least = min(image.shape[1:])
     size = [short * side // least for side in image.shape[1:]]
     # As if there were more images: of a single one torch does not see that it is channels_last, and

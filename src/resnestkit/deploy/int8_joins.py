@@ -2,8 +2,8 @@
 
 NNCF rounds every map to 8 bits after every operation, inside of a join of splits too: the
 difference, the product and the sum of ``s1 + w * (s0 - s1)`` each for itself. OpenVINO runs a join
-as one kernel, to which these steps are work that nobody needs, and which cost precision. What comes
-from convolutions, and what goes to the next one, keeps its step: by it the convolutions are int8.
+as one kernel, to which these steps are work that nobody needs, and each rounds once more. What
+comes from convolutions, and what goes to the next one, keeps its step: by it they are int8.
 """
 
 from __future__ import annotations
