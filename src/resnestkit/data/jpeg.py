@@ -3,7 +3,7 @@
 Both hand the file to libjpeg-turbo with the same settings. What they could treat differently (CMYK,
 12 bits, lossless, colour asked for as grey, very large, damaged) is left to Pillow. So is
 everything where torchvision has no decoder (it means to part with it after 0.29), or nobody has
-imported it: that takes longer than Pillow takes for hundreds of images.
+imported it, which takes seconds.
 """
 
 from __future__ import annotations

@@ -101,18 +101,14 @@ class Work:
         """
         self.reporter.say(f"quantising  by {self.learnt.count} images")
         quantised = self._quantise(source)
-        self.quantiser.finish(quantised)
-        self.quantiser.write(quantised, made)
-        cost = self._measure(source, made)
+        cost = self._finish(quantised, source, made)
         if cost.drop > self.max_drop:
             self.reporter.say(
                 f"restoring   accuracy: int8 throughout loses {cost.drop:.2%}, and "
                 f"{self.max_drop:.2%} is allowed"
             )
             quantised = self._restore(source)
-            self.quantiser.finish(quantised)
-            self.quantiser.write(quantised, made)
-            cost = self._measure(source, made)
+            cost = self._finish(quantised, source, made)
         if cost.drop > self.max_drop:
             raise UserError(
                 f"No layer could be quantised so that less than {self.max_drop:.2%} of the "
@@ -188,6 +184,12 @@ class Work:
         if self.quantiser.ranks_by_outputs:
             return accuracy, outputs
         return accuracy, [one / count for one, count in zip(right, counts, strict=True)]
+
+    def _finish(self, quantised: Any, source: Path, made: Path) -> Cost:
+        """Write what NNCF gave, finished; what it costs."""
+        self.quantiser.finish(quantised)
+        self.quantiser.write(quantised, made)
+        return self._measure(source, made)
 
     def _measure(self, source: Path, made: Path) -> Cost:
         """Both files on the held-out images, side by side, in float32 but for what is in int8."""
